@@ -1,0 +1,57 @@
+# Each target works as the first and only command on a machine with Python 3.11+, git and make.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint format bench crds docs lock clean
+
+help: ## Say what each target does
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 16
+
+setup: $(READY) ## Install everything into .venv
+
+$(READY): pyproject.toml requirements/bootstrap.txt requirements/dev.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "Fleetward needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) --version 2>&1). Set PYTHON=..."; exit 1; }
+	@test -x $(BIN)/python || { echo "Making $(VENV) ..."; $(PYTHON) -m venv $(VENV); } || \
+	  { echo "python3 -m venv failed: on Debian and Ubuntu, install python3-venv"; exit 1; }
+	@echo "Installing the pinned packages ..."
+	@$(BIN)/python -m pip install --quiet --require-hashes -r requirements/bootstrap.txt
+	@$(BIN)/uv pip sync --quiet --python $(BIN)/python --require-hashes requirements/bootstrap.txt requirements/dev.txt
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
+	@touch $@
+
+demo: $(READY) ## Tell the report pipeline's story on this machine
+	@$(BIN)/python examples/report-pipeline/story.py
+
+test: $(READY) ## Run every test
+	@$(BIN)/python -m pytest -n 2 --dist loadgroup
+
+lint: $(READY) ## Formatting, style, types, layers, generated files
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy -p fleetward -p fleetward_operator -p fleetward_webhook
+	@$(BIN)/mypy tests bench examples
+	@$(BIN)/lint-imports
+
+format: $(READY) ## Format and mend what can be mended
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+
+bench: $(READY) ## Measure speed and memory; pictures and raw data go to bench/out
+	@$(BIN)/python -m bench
+
+crds: $(READY) ## Write crds/ from the models
+	@$(BIN)/python -m fleetward.resources.crd crds
+
+docs: $(READY) ## Write docs/reference.md from the models
+	@$(BIN)/python -m fleetward.resources.reference docs/reference.md
+
+lock: ## Pin everything anew, with hashes
+	@$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-header --upgrade requirements/bootstrap.in -o requirements/bootstrap.txt
+	@$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-header --upgrade --all-extras --group dev pyproject.toml -o requirements/dev.txt
+
+clean: ## Remove what these targets made
+	rm -rf $(VENV) .mypy_cache .ruff_cache .import_linter_cache bench/out

@@ -1,0 +1,1 @@
+"""Audit: a record of every decision, outcome and change of mode; spooled, stored append-only, forwarded to sinks."""

@@ -1,0 +1,1 @@
+"""The command line `fleetward`, also installed as `kubectl-fleetward`."""

@@ -1,0 +1,231 @@
+"""Deciding for one agent: its rules indexed, its plans kept."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from fleetward.decision.action import Action, DecisionRequest, Facts, OutcomeRequest
+from fleetward.decision.canonical import CanonicalError, digest
+from fleetward.decision.cel.runtime import Runtime
+from fleetward.decision.evaluation import Evaluation, OpenDecision
+from fleetward.decision.facts import CatalogIndex, FactSets, with_declared
+from fleetward.decision.glob import GlobIndex
+from fleetward.decision.judgement import Default, Judgement
+from fleetward.decision.obligations import concern
+from fleetward.decision.outcome import constrain, outcome_variables, settle
+from fleetward.decision.plan import Circumstances, Plan
+from fleetward.decision.request import RequestError
+from fleetward.decision.rules import ReadyRule, make_ready
+from fleetward.registry.slice import Agent, Phase, Policy, Role
+
+MAX_PLANS = 4096
+"""Plans an agent keeps; beyond that it starts over, which costs time but never changes a decision."""
+
+_NOTHING_LEFT = Default("Allow", "no rule for outcomes speaks against it")
+
+
+@dataclass(frozen=True, slots=True)
+class _Phases:
+    """How an action is judged: before it, and later."""
+
+    before: Plan
+    facts: Facts
+    refusal: str | None
+    """Why Fleetward itself refuses, whatever the rules say."""
+    later: Mapping[Phase, Plan]
+    keep_arguments: bool
+
+
+class AgentEngine:
+    """Decides for one agent. Its operating mode is not looked at here: see `Engine`."""
+
+    def __init__(
+        self,
+        agent: Agent,
+        policies: list[Policy],
+        catalogs: CatalogIndex,
+        roles: Mapping[str, Role],
+        runtime: Runtime,
+    ) -> None:
+        self.agent = agent
+        self._catalogs = catalogs
+        self._roles = roles
+        self._runtime = runtime
+        self._plans: dict[tuple[object, ...], _Phases] = {}
+        self._variables: Mapping[str, Any] = {
+            "name": agent.name,
+            "namespace": agent.namespace,
+            "role": agent.role,
+            "owner": agent.owner,
+            "riskTier": agent.risk_tier,
+            "dataClasses": list(agent.data_classes or ()),
+            "labels": agent.labels,
+            "fleets": list(agent.fleets),
+        }
+        self.rules = [rule for policy in policies for rule in make_ready(policy, agent, runtime)]
+        self._index: GlobIndex[ReadyRule] = GlobIndex()
+        for rule in self.rules:
+            for glob in rule.names:
+                self._index.add(glob, rule)
+
+    def decide(self, request: DecisionRequest, registry_version: str) -> Evaluation:
+        """Judge a request. Raises RequestError for arguments that have no digest."""
+        action = request.action
+        phases = self._phases(action)
+        arguments_digest = arguments_digest_of(action)
+        judgement = phases.before.settled
+        if judgement is None:
+            judgement = phases.before.judge(
+                self._runtime, action, Circumstances(self._variables, _arguments(action, arguments_digest))
+            )
+        if phases.refusal is not None:
+            judgement = judgement.refused(phases.refusal)
+        evaluation = Evaluation(
+            agent=self.agent.key,
+            request=request,
+            judgement=judgement,
+            registry_version=registry_version,
+            trusted=phases.facts,
+            arguments_digest=arguments_digest,
+            keep_arguments=phases.keep_arguments,
+        )
+        if judgement.obligations and concern(judgement.obligations, "arguments"):
+            constrain(evaluation)
+        return evaluation
+
+    def review(self, opened: OpenDecision, outcome: OutcomeRequest) -> Judgement:
+        """Judge the outcome of an action that was allowed."""
+        phase: Phase = "During" if outcome.status == "Running" else "After"
+        phases = self._phases(opened.action)
+        judgement = phases.later[phase].judge(
+            self._runtime,
+            opened.action,
+            Circumstances(
+                self._variables,
+                _arguments(opened.action, outcome.arguments_digest),
+                outcome=outcome_variables(outcome),
+            ),
+        )
+        if outcome.status == "Succeeded":
+            return settle(opened, outcome, judgement)
+        return judgement
+
+    def _phases(self, action: Action) -> _Phases:
+        key = (action.kind, action.name, action.risk_tags, action.data_classes, action.target, action.labels)
+        phases = self._plans.get(key)
+        if phases is None:
+            if len(self._plans) >= MAX_PLANS:
+                self._plans.clear()
+            phases = self._plans[key] = self._make_phases(action)
+        return phases
+
+    def _make_phases(self, action: Action) -> _Phases:
+        agent = self.agent
+        classified = self._catalogs.classify(action.name)
+        trusted, declared = classified.facts, with_declared(classified.facts, action)
+        believe = agent.declared_facts == "Trusted"
+        met = {id(r): r for r in self._index.find(action.name) if r.kinds is None or action.kind in r.kinds}
+        remedy = f"State it in an ActionCatalog entry for {action.name}" + (
+            f", or set declaredFacts: Trusted on AgentFleet {' and '.join(agent.fleets)}." if agent.fleets else "."
+        )
+
+        def plan(phase: Phase, default: Default) -> Plan:
+            rules = [rule for rule in met.values() if rule.phase == phase]
+            return Plan(
+                action,
+                rules,
+                trusted=trusted,
+                declared=declared,
+                believe=believe,
+                default=default,
+                remedy=remedy,
+            )
+
+        before = plan("Before", self._default(action))
+        later: dict[Phase, Plan] = {phase: plan(phase, _NOTHING_LEFT) for phase in ("During", "After")}
+        held = declared if believe else trusted
+        return _Phases(
+            before=before,
+            facts=recorded_facts(held),
+            refusal=classified.conflict or self._refusal(action, trusted, declared, held),
+            later=later,
+            keep_arguments=any(p.reads_arguments for p in later.values()),
+        )
+
+    def _default(self, action: Action) -> Default:
+        agent = self.agent
+        source = f"AgentFleet {agent.default_source}" if agent.default_source else "an agent in no fleet"
+        return Default(
+            agent.default_decision,
+            f"no rule matches {action.kind} {action.name} by {agent.key}; "
+            f"the default decision of {source} is {agent.default_decision}",
+        )
+
+    def _refusal(self, action: Action, trusted: FactSets, declared: FactSets, held: FactSets) -> str | None:
+        """Say why what the agent is, or contradicts, denies the action whatever the rules say."""
+        agent = self.agent
+        if trusted.target is not None and action.target not in (None, trusted.target):
+            return (
+                f"the declared target {action.target} contradicts the catalog, "
+                f"which says that {action.name} goes to {trusted.target}"
+            )
+        if agent.data_classes is not None:
+            beyond = declared.data_classes - set(agent.data_classes)
+            if beyond:
+                may = ", ".join(agent.data_classes) or "none"
+                return (
+                    f"{action.name} touches the data classes {', '.join(sorted(beyond))}, "
+                    f"and {agent.key} may touch {may} (spec.dataClasses)"
+                )
+        if action.kind == "Delegation" and agent.may_delegate_to is not None:
+            return self._delegation_refusal(action, held.target)
+        return None
+
+    def _delegation_refusal(self, action: Action, target: str | None) -> str | None:
+        may = self.agent.may_delegate_to
+        if may is None:
+            return None
+        if target is None:
+            return (
+                f"{self.agent.key} may delegate to some agents only (spec.mayDelegateTo), and nothing trusted says "
+                f"whom {action.name} goes to; give it a target in an ActionCatalog entry"
+            )
+        key = target if "/" in target else f"{self.agent.namespace}/{target}"
+        if key in may.agents or self._roles.get(key) in may.roles:
+            return None
+        allowed = ", ".join([*(f"role {role}" for role in may.roles), *may.agents]) or "nobody"
+        return f"{self.agent.key} may not delegate to {key}; spec.mayDelegateTo allows {allowed}"
+
+
+def arguments_digest_of(action: Action) -> str | None:
+    """Give the digest of the arguments. Raises RequestError where they have none, or another than the agent says."""
+    if action.arguments is None:
+        return action.arguments_digest
+    try:
+        actual = digest(action.arguments, "action.arguments")
+    except CanonicalError as error:
+        raise RequestError(error.path, error.message) from None
+    if action.arguments_digest not in (None, actual):
+        raise RequestError("action.argumentsDigest", f"does not fit the arguments, whose digest is {actual}")
+    return actual
+
+
+def _arguments(action: Action, arguments_digest: str | None) -> dict[str, Any]:
+    known: dict[str, Any] = {}
+    if action.arguments is not None:
+        known["arguments"] = action.arguments
+    if arguments_digest is not None:
+        known["argumentsDigest"] = arguments_digest
+    return known
+
+
+def recorded_facts(facts: FactSets) -> Facts:
+    """Give facts in the form and order they are recorded."""
+    return Facts(
+        risk_tags=tuple(sorted(facts.risk_tags)),
+        data_classes=tuple(sorted(facts.data_classes)),
+        target=facts.target,
+        reversibility=facts.reversibility,
+        estimate=facts.estimate,
+        labels=tuple(sorted(facts.labels)),
+    )

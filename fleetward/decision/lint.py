@@ -1,0 +1,80 @@
+"""What a schema cannot check of resources: expressions that do not compile, names that refer to nothing.
+
+Used where resources are read or admitted, never in a sidecar: it loads the typed expression environment.
+"""
+
+from collections.abc import Iterable, Iterator
+from typing import TypeAlias
+
+from fleetward.decision.cel import typed
+from fleetward.decision.cel.runtime import ExpressionError
+from fleetward.decision.facts import CatalogIndex
+from fleetward.registry.convert import catalog_item
+from fleetward.resources import ActionCatalog, Agent, AgentFleet, AgentPolicy, ClusterAgentPolicy, Resource
+
+Location: TypeAlias = tuple[str | int, ...]
+"""Where in a resource, as pydantic tells it: field names (as written) and list indices."""
+
+
+def check_resource(resource: Resource) -> list[tuple[Location, str]]:
+    """Give what is wrong with a resource taken by itself: where, and what in words (and a caret)."""
+    if not isinstance(resource, AgentPolicy | ClusterAgentPolicy):
+        return []
+    findings: list[tuple[Location, str]] = []
+    for number, rule in enumerate(resource.spec.rules):
+        if rule.when is not None:
+            try:
+                typed.check(rule.when, rule.phase)
+            except ExpressionError as error:
+                findings.append((("spec", "rules", number, "when"), str(error)))
+    return findings
+
+
+def check_references(resources: Iterable[Resource]) -> list[tuple[Resource, Location, str]]:
+    """Give what is wrong with resources taken together: fleets and agents that do not exist, catalogs at odds."""
+    everything = list(resources)
+    agents = {r.key for r in everything if isinstance(r, Agent)}
+    fleets = {r.key for r in everything if isinstance(r, AgentFleet)}
+    findings: list[tuple[Resource, Location, str]] = []
+    for resource in everything:
+        for location, kind, name in _references(resource):
+            known = fleets if kind == "AgentFleet" else agents
+            if not _exists(name, resource, known):
+                allowed = ", ".join(sorted(known)[:8]) or "none"
+                findings.append((resource, location, f"found {name}, which is no {kind} here; there are: {allowed}"))
+    return findings + list(_catalog_conflicts([r for r in everything if isinstance(r, ActionCatalog)]))
+
+
+def _references(resource: Resource) -> Iterator[tuple[Location, str, str]]:
+    """Give every name in a resource that refers to another one: where, to what kind, which."""
+    if isinstance(resource, Agent) and resource.spec.may_delegate_to is not None:
+        for index, name in enumerate(resource.spec.may_delegate_to.agents):
+            yield ("spec", "mayDelegateTo", "agents", index), "Agent", name
+    if isinstance(resource, AgentPolicy | ClusterAgentPolicy):
+        for index, name in enumerate(resource.spec.subjects.agents):
+            yield ("spec", "subjects", "agents", index), "Agent", name
+        for number, rule in enumerate(resource.spec.rules):
+            for part, match in (("match", rule.match), ("exclude", rule.exclude)):
+                at: Location = ("spec", "rules", number, part)
+                for index, name in enumerate((match and match.agents) or ()):
+                    yield (*at, "agents", index), "Agent", name
+                for index, name in enumerate((match and match.fleets) or ()):
+                    yield (*at, "fleets", index), "AgentFleet", name
+
+
+def _exists(name: str, referrer: Resource, known: set[str]) -> bool:
+    namespace = referrer.metadata.namespace
+    if name in known or (namespace and f"{namespace}/{name}" in known):
+        return True
+    return namespace is None and any(key.endswith(f"/{name}") for key in known)
+
+
+def _catalog_conflicts(catalogs: list[ActionCatalog]) -> Iterator[tuple[Resource, Location, str]]:
+    """Give the plainly named actions whose entries disagree about the target; such an action is always denied."""
+    index = CatalogIndex(map(catalog_item, catalogs))
+    for catalog in catalogs:
+        for number, entry in enumerate(catalog.spec.entries):
+            for position, name in enumerate(entry.names):
+                conflict = None if "*" in name else index.classify(name).conflict
+                if conflict is not None and entry.target is not None:
+                    yield catalog, ("spec", "entries", number, "names", position), conflict

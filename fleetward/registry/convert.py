@@ -1,0 +1,111 @@
+"""Resources turned into the items of a slice, and into the digests that versions are made of."""
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import msgspec
+
+from fleetward.registry import slice as sl
+from fleetward.resources import ActionCatalog, Agent, AgentFleet, AgentPolicy, ClusterAgentPolicy, Resource
+from fleetward.resources.base import SET_BY_ANNOTATION
+
+STRICTNESS: dict[sl.Decision, int] = {"Allow": 0, "RequireApproval": 1, "Deny": 2}
+"""Default decisions from the mildest to the strictest."""
+
+
+def policy_key(policy: AgentPolicy | ClusterAgentPolicy) -> str:
+    """Give a key that tells policies of both kinds apart."""
+    return f"{policy.kind}/{policy.key}"
+
+
+def policy_item(policy: AgentPolicy | ClusterAgentPolicy) -> sl.Policy:
+    """Give a policy as it travels."""
+    spec = _plain(policy.spec)
+    return sl.Policy(
+        kind=policy.kind,
+        name=policy.key,
+        uid=policy.metadata.uid,
+        generation=policy.metadata.generation,
+        hash=_hexdigest(spec)[:32],
+        enforcement=policy.spec.enforcement,
+        rules=msgspec.convert(spec["rules"], tuple[sl.Rule, ...]),
+    )
+
+
+def catalog_item(catalog: ActionCatalog) -> sl.Catalog:
+    """Give a catalog as it travels."""
+    return sl.Catalog(
+        name=catalog.key,
+        entries=msgspec.convert(_plain(catalog.spec)["entries"], tuple[sl.CatalogEntry, ...]),
+    )
+
+
+def agent_item(agent: Agent, fleets: Iterable[AgentFleet], policies: Iterable[str]) -> sl.Agent:
+    """Give an agent as it travels, with what its fleets say folded in: of several, the strictest counts."""
+    fleets = sorted(fleets, key=lambda fleet: fleet.key)
+    strictest = max(fleets, key=lambda fleet: STRICTNESS[fleet.spec.default_decision], default=None)
+    trusted = fleets and all(fleet.spec.declared_facts == "Trusted" for fleet in fleets)
+    namespace = agent.metadata.namespace or "default"
+    may = agent.spec.may_delegate_to
+    return sl.Agent(
+        name=agent.metadata.name,
+        namespace=namespace,
+        role=agent.spec.role,
+        owner=agent.spec.owner,
+        risk_tier=agent.spec.risk_tier,
+        labels=agent.metadata.labels,
+        data_classes=None if agent.spec.data_classes is None else tuple(agent.spec.data_classes),
+        may_delegate_to=None
+        if may is None
+        else sl.Delegates(
+            roles=tuple(may.roles),
+            agents=tuple(name if "/" in name else f"{namespace}/{name}" for name in may.agents),
+        ),
+        fleets=tuple(fleet.key for fleet in fleets),
+        default_decision=strictest.spec.default_decision if strictest else "Deny",
+        default_source=strictest.key if strictest else "",
+        declared_facts="Trusted" if trusted else "RestrictOnly",
+        mode=max(
+            [mode_of(agent), *map(mode_of, fleets)],
+            key=lambda mode: sl.MODES.index(mode.operating_mode),
+        ),
+        policies=tuple(sorted(policies)),
+    )
+
+
+def mode_of(resource: Agent | AgentFleet) -> sl.Mode:
+    """Give the operating mode a resource sets, and who set it: the annotation, if it speaks of this very mode."""
+    mode = resource.spec.operating_mode
+    if mode == "Running":
+        return sl.Mode()
+    said, _, who = resource.metadata.annotations.get(SET_BY_ANNOTATION, "").partition(" by ")
+    return sl.Mode(
+        operating_mode=mode,
+        reason=resource.spec.operating_reason,
+        set_by=who if said == mode else "",
+        source=f"{resource.kind} {resource.key}",
+    )
+
+
+def fingerprint(resource: Resource) -> int:
+    """Give a number for a resource's very content; those of a registry's resources add up to its version."""
+    meta = resource.metadata
+    who = meta.annotations.get(SET_BY_ANNOTATION)
+    content = [resource.kind, resource.key, meta.uid, meta.generation, meta.labels, who]
+    return int(_hexdigest([*content, _plain(resource)["spec"]]), 16)
+
+
+def namespace_fingerprint(name: str, labels: Mapping[str, str]) -> int:
+    """Give a number for a namespace's labels, as `fingerprint` does for a resource."""
+    return int(_hexdigest(["Namespace", name, dict(labels)]), 16)
+
+
+def _plain(model: Any) -> dict[str, Any]:
+    data: dict[str, Any] = model.model_dump(mode="json", by_alias=True, exclude_none=True)
+    return data
+
+
+def _hexdigest(data: Any) -> str:
+    return hashlib.sha256(json.dumps(data, sort_keys=True, separators=(",", ":")).encode()).hexdigest()

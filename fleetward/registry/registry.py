@@ -1,0 +1,289 @@
+"""The registry: all resources as one immutable snapshot in memory.
+
+A change gives a new registry that shares all the rest with the old one (persistent maps), and works out anew only the
+agents it concerns. The version is a sum over the content of all resources, so two registries of the same content have
+the same version, however they came to it.
+"""
+
+from __future__ import annotations  # HashTrieMap takes its type parameters in annotations only
+
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import TypeAlias, TypeVar
+
+from rpds import HashTrieMap
+
+from fleetward.registry import slice as sl
+from fleetward.registry.convert import (
+    agent_item,
+    catalog_item,
+    fingerprint,
+    namespace_fingerprint,
+    policy_item,
+    policy_key,
+)
+from fleetward.registry.selector import selects
+from fleetward.resources import (
+    ActionCatalog,
+    Agent,
+    AgentFleet,
+    AgentPolicy,
+    AuditSink,
+    ClusterAgentPolicy,
+    Resource,
+)
+from fleetward.resources.clusteragentpolicy import ClusterPolicySubjects
+
+_MODULUS = 2**256
+K = TypeVar("K")
+V = TypeVar("V")
+
+Key: TypeAlias = tuple[str, str]
+"""Kind, and `namespace/name` or `name`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Upsert:
+    """A resource was added or changed."""
+
+    resource: Resource
+
+
+@dataclass(frozen=True, slots=True)
+class Remove:
+    """A resource is gone."""
+
+    kind: str
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
+class NamespaceLabels:
+    """A namespace's labels; None: it is gone."""
+
+    name: str
+    labels: Mapping[str, str] | None
+
+
+RegistryChange: TypeAlias = Upsert | Remove | NamespaceLabels
+Policy: TypeAlias = AgentPolicy | ClusterAgentPolicy
+
+
+@dataclass(frozen=True, slots=True)
+class Registry:
+    """All resources at one moment. Make one with `Registry.build`, the next with `apply`."""
+
+    resources: HashTrieMap[Key, Resource] = field(default_factory=HashTrieMap)
+    namespaces: HashTrieMap[str, Mapping[str, str]] = field(default_factory=HashTrieMap)
+    agents: HashTrieMap[str, sl.Agent] = field(default_factory=HashTrieMap)
+    """Every agent with all that holds for it, by `namespace/name`."""
+    policies: HashTrieMap[str, sl.Policy] = field(default_factory=HashTrieMap)
+    catalogs: HashTrieMap[str, sl.Catalog] = field(default_factory=HashTrieMap)
+    agents_in: HashTrieMap[str, HashTrieMap[str, Agent]] = field(default_factory=HashTrieMap)
+    """Agents by namespace and key."""
+    policies_in: HashTrieMap[str, HashTrieMap[str, Policy]] = field(default_factory=HashTrieMap)
+    """Policies by namespace and policy key; cluster policies under the empty namespace."""
+    fleets: HashTrieMap[str, AgentFleet] = field(default_factory=HashTrieMap)
+    sum: int = 0
+    changed_at: float = field(default_factory=time.time)
+    """When this version was made, in seconds since the epoch."""
+
+    @staticmethod
+    def build(resources: Iterable[Resource], namespaces: Mapping[str, Mapping[str, str]] | None = None) -> Registry:
+        """Give the registry of these resources; `namespaces` maps names to labels."""
+        labels = (NamespaceLabels(name, values) for name, values in (namespaces or {}).items())
+        return Registry().apply([*labels, *map(Upsert, resources)])
+
+    @property
+    def version(self) -> str:
+        """Identifies the content: 16 hexadecimal digits."""
+        return f"{self.sum:064x}"[:16]
+
+    @property
+    def age_seconds(self) -> float:
+        """How long ago this version was made."""
+        return max(0.0, time.time() - self.changed_at)
+
+    @property
+    def sinks(self) -> list[AuditSink]:
+        """The audit sinks, by name."""
+        found = (r for (kind, _), r in self.resources.items() if kind == "AuditSink" and isinstance(r, AuditSink))
+        return sorted(found, key=lambda sink: sink.key)
+
+    def apply(self, changes: Iterable[RegistryChange]) -> Registry:
+        """Give the registry with the changes made. What does not change anything is passed over."""
+        builder = _Builder(self)
+        for change in changes:
+            match change:
+                case Upsert(resource):
+                    builder.put((resource.kind, resource.key), resource)
+                case Remove(kind, key):
+                    builder.put((kind, key), None)
+                case NamespaceLabels(name, labels):
+                    builder.label(name, labels)
+        return builder.finish()
+
+    def replace_all(
+        self, resources: Iterable[Resource], namespaces: Mapping[str, Mapping[str, str]] | None = None
+    ) -> Registry:
+        """Give the registry that holds just these resources: a relist, or a folder read again."""
+        wanted = {(resource.kind, resource.key): resource for resource in resources}
+        named = dict(namespaces or {})
+        gone = [Remove(*key) for key in self.resources if key not in wanted]
+        unlabelled = [NamespaceLabels(name, None) for name in self.namespaces if name not in named]
+        labels = [NamespaceLabels(name, values) for name, values in named.items()]
+        return self.apply([*gone, *unlabelled, *labels, *map(Upsert, wanted.values())])
+
+    def cut(self, agents: Iterable[str]) -> sl.Slice:
+        """Cut the slice that a sidecar of these agents needs; agents that are not there are left out."""
+        chosen = {key: agent for key in sorted(agents) if (agent := self.agents.get(key)) is not None}
+        policies = {key for agent in chosen.values() for key in agent.policies}
+        delegating = {a.namespace for a in chosen.values() if a.may_delegate_to and a.may_delegate_to.roles}
+        return sl.Slice(
+            version=self.version,
+            items=sl.Items(
+                agents=chosen,
+                policies={key: self.policies[key] for key in sorted(policies)},
+                catalogs={key: self.catalogs[key] for key in sorted(self.catalogs)},
+                roles={
+                    key: agent.spec.role
+                    for namespace in sorted(delegating)
+                    for key, agent in sorted(self.agents_in[namespace].items())
+                },
+            ),
+        )
+
+    def namespace_labels(self, name: str) -> Mapping[str, str]:
+        """Give a namespace's labels, with the one Kubernetes always sets."""
+        return {**(self.namespaces.get(name) or {}), "kubernetes.io/metadata.name": name}
+
+
+class _Builder:
+    """Makes the next registry: files each change, notes the agents concerned, works those out once at the end."""
+
+    def __init__(self, registry: Registry) -> None:
+        self._old = registry
+        self._new = registry
+        self._concerned: set[str] = set()
+
+    def put(self, key: Key, resource: Resource | None) -> None:
+        """File a resource, or take it out."""
+        old = self._new.resources.get(key)
+        if old == resource:
+            return
+        total = self._new.sum - (fingerprint(old) if old else 0) + (fingerprint(resource) if resource else 0)
+        resources = _put(self._new.resources, key, resource)
+        self._new = replace(self._new, resources=resources, sum=total % _MODULUS)
+        self._file(old, resource)
+
+    def _file(self, old: Resource | None, new: Resource | None) -> None:
+        match new if new is not None else old:
+            case Agent() as agent:
+                self._file_agent(agent, gone=new is None)
+            case AgentPolicy() | ClusterAgentPolicy() as policy:
+                self._file_policy(policy, old, gone=new is None)
+            case AgentFleet() as fleet:
+                self._concern(a for f in (old, new) if isinstance(f, AgentFleet) for a in self._members(f))
+                self._new = replace(self._new, fleets=_put(self._new.fleets, fleet.key, None if new is None else fleet))
+            case ActionCatalog() as catalog:
+                item = None if new is None else catalog_item(catalog)
+                self._new = replace(self._new, catalogs=_put(self._new.catalogs, catalog.key, item))
+            case _:  # an AuditSink concerns no agent
+                pass
+
+    def _file_agent(self, agent: Agent, *, gone: bool) -> None:
+        namespace = agent.metadata.namespace or ""
+        inside = _put(self._new.agents_in.get(namespace) or HashTrieMap(), agent.key, None if gone else agent)
+        self._new = replace(self._new, agents_in=_put(self._new.agents_in, namespace, inside or None))
+        self._concerned.add(agent.key)
+
+    def _file_policy(self, policy: Policy, old: Resource | None, *, gone: bool) -> None:
+        namespace = policy.metadata.namespace or ""
+        key = policy_key(policy)
+        inside = _put(self._new.policies_in.get(namespace) or HashTrieMap(), key, None if gone else policy)
+        self._new = replace(
+            self._new,
+            policies_in=_put(self._new.policies_in, namespace, inside or None),
+            policies=_put(self._new.policies, key, None if gone else policy_item(policy)),
+        )
+        versions = [p for p in (old, None if gone else policy) if isinstance(p, AgentPolicy | ClusterAgentPolicy)]
+        if len(versions) == 2 and versions[0].spec.subjects == versions[1].spec.subjects:
+            return  # the same agents are concerned, and they refer to the policy by its key
+        self._concern(agent for version in versions for agent in self._subjects(version))
+
+    def label(self, name: str, labels: Mapping[str, str] | None) -> None:
+        """File a namespace's labels."""
+        old = self._new.namespaces.get(name)
+        if old == labels:
+            return
+        total = self._new.sum
+        total -= 0 if old is None else namespace_fingerprint(name, old)
+        total += 0 if labels is None else namespace_fingerprint(name, labels)
+        namespaces = _put(self._new.namespaces, name, None if labels is None else dict(labels))
+        self._new = replace(self._new, namespaces=namespaces, sum=total % _MODULUS)
+        self._concern((self._new.agents_in.get(name) or HashTrieMap()).values())
+
+    def finish(self) -> Registry:
+        """Work out the agents concerned."""
+        if self._new is self._old:
+            return self._old
+        agents = self._new.agents
+        for key in self._concerned:
+            namespace = key.partition("/")[0]
+            agent = (self._new.agents_in.get(namespace) or HashTrieMap()).get(key)
+            agents = _put(agents, key, None if agent is None else self._view(agent))
+        return replace(self._new, agents=agents, changed_at=time.time())
+
+    def _view(self, agent: Agent) -> sl.Agent:
+        namespace = agent.metadata.namespace or ""
+        labels = self._new.namespace_labels(namespace)
+        reach = [self._new.policies_in.get(n) or HashTrieMap() for n in (namespace, "")]
+        return agent_item(
+            agent,
+            fleets=[fleet for fleet in self._new.fleets.values() if _is_member(agent, labels, fleet)],
+            policies=[
+                key for policies in reach for key, policy in policies.items() if _is_subject(agent, labels, policy)
+            ],
+        )
+
+    def _concern(self, agents: Iterable[Agent]) -> None:
+        self._concerned.update(agent.key for agent in agents)
+
+    def _members(self, fleet: AgentFleet) -> Iterator[Agent]:
+        for namespace, agents in self._new.agents_in.items():
+            labels = self._new.namespace_labels(namespace)
+            if selects(fleet.spec.agents.namespace_selector, labels):
+                yield from (agent for agent in agents.values() if _is_member(agent, labels, fleet))
+
+    def _subjects(self, policy: Policy) -> Iterator[Agent]:
+        within = policy.metadata.namespace
+        namespaces = self._new.agents_in if within is None else [within]
+        for namespace in namespaces:
+            labels = self._new.namespace_labels(namespace)
+            agents = self._new.agents_in.get(namespace) or HashTrieMap()
+            yield from (agent for agent in agents.values() if _is_subject(agent, labels, policy))
+
+
+def _is_member(agent: Agent, namespace_labels: Mapping[str, str], fleet: AgentFleet) -> bool:
+    return selects(fleet.spec.agents.namespace_selector, namespace_labels) and selects(
+        fleet.spec.agents.agent_selector, agent.metadata.labels
+    )
+
+
+def _is_subject(agent: Agent, namespace_labels: Mapping[str, str], policy: Policy) -> bool:
+    subjects = policy.spec.subjects
+    if isinstance(subjects, ClusterPolicySubjects) and not selects(subjects.namespace_selector, namespace_labels):
+        return False
+    return (
+        (not subjects.roles or agent.spec.role in subjects.roles)
+        and (not subjects.agents or agent.metadata.name in subjects.agents or agent.key in subjects.agents)
+        and selects(subjects.agent_selector, agent.metadata.labels)
+    )
+
+
+def _put(map_: HashTrieMap[K, V], key: K, value: V | None) -> HashTrieMap[K, V]:
+    """Give the map with the key set, or without it where the value is None."""
+    if value is not None:
+        return map_.insert(key, value)
+    return map_.remove(key) if key in map_ else map_

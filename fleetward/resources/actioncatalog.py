@@ -1,0 +1,63 @@
+"""ActionCatalog: what actions are, whoever performs them."""
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field
+
+from fleetward.resources.base import ActionGlob, Count, Model, Resource, Tag, Target
+
+Reversibility = Literal["Reversible", "Irreversible"]
+
+
+class Estimate(Model):
+    """What one action is expected to use."""
+
+    input_tokens: Count | None = None
+    """Tokens sent to a model."""
+    output_tokens: Count | None = None
+    """Tokens a model returns."""
+    cost_micro_usd: Count | None = None
+    """Cost in millionths of a US dollar."""
+    calls: Count | None = None
+    """Calls to the target."""
+    records: Count | None = None
+    """Data records touched."""
+
+
+class CatalogEntry(Model):
+    """Facts about the actions whose name one of the globs matches. Facts of several entries add up."""
+
+    names: Annotated[list[ActionGlob], Field(min_length=1, max_length=64)]
+    """Globs over action names."""
+    risk_tags: Annotated[list[Tag], Field(max_length=64)] = []
+    """Risk tags the actions carry."""
+    data_classes: Annotated[list[Tag], Field(max_length=64)] = []
+    """Data classes the actions touch."""
+    target: Target | None = None
+    """What the actions touch. Two entries that name different targets for one action leave it denied."""
+    estimate: Estimate | None = None
+    """What one such action is taken to use when nothing larger is declared; of several, the larger."""
+    reversibility: Reversibility | None = None
+    """Whether the actions can be undone; of several entries, Irreversible wins."""
+
+
+class ActionCatalogSpec(Model):
+    """What actions are. Several catalogs add up."""
+
+    entries: Annotated[list[CatalogEntry], Field(min_length=1, max_length=512)]
+    """The actions described."""
+
+
+class ActionCatalog(Resource):
+    """What actions are: their risk tags, data classes, target, default estimate and reversibility, by name."""
+
+    SCOPE: ClassVar[Literal["Namespaced", "Cluster"]] = "Cluster"
+    PLURAL: ClassVar[str] = "actioncatalogs"
+    SHORT_NAMES: ClassVar[tuple[str, ...]] = ("actcat",)
+    PRINTER_COLUMNS = (
+        {"name": "Actions", "type": "string", "jsonPath": ".spec.entries[*].names"},
+        {"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"},
+    )
+
+    kind: Literal["ActionCatalog"]
+    spec: ActionCatalogSpec

@@ -1,0 +1,74 @@
+"""Agent: who an agent is, and whether it may act at all."""
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field
+
+from fleetward.resources.base import (
+    AgentName,
+    LabelSelector,
+    Model,
+    ObjectName,
+    OperatingMode,
+    Resource,
+    Role,
+    Tag,
+)
+
+
+class Workload(Model):
+    """Which pods run the agent. Agents with the same workload share a pod and its decision webhook."""
+
+    selector: LabelSelector
+    """Labels of the agent's pods."""
+    service_account_name: ObjectName = "default"
+    """The service account the agent's pods run as."""
+
+
+class MayDelegateTo(Model):
+    """Whom an agent may hand work to: agents of one of the roles in its own namespace, and the agents named."""
+
+    roles: Annotated[list[Role], Field(max_length=3)] = []
+    """Roles in the agent's own namespace."""
+    agents: Annotated[list[AgentName], Field(max_length=256)] = []
+    """Agents by name, in the agent's own namespace, or as namespace/name."""
+
+
+class AgentSpec(Model):
+    """Who an agent is: its role, its pods, its owner, what it may touch, and its operating mode."""
+
+    role: Role
+    """What part the agent plays: Coordinator, Planner or Worker."""
+    workload: Workload | None = None
+    """Which pods run the agent; left out, it shares a pod with no other agent."""
+    owner: Annotated[str, Field(max_length=253)] = ""
+    """Who answers for the agent: a team or a mail address; rules read it as agent.owner."""
+    risk_tier: Literal["Low", "Medium", "High", "Critical"] = "Medium"
+    """How much harm the agent could do; rules read it as agent.riskTier."""
+    data_classes: Annotated[list[Tag], Field(max_length=64)] | None = None
+    """The data classes the agent may touch at all; left out, whatever the rules allow; empty, none."""
+    may_delegate_to: MayDelegateTo | None = None
+    """Whom the agent may delegate to at all; left out, whomever the rules allow."""
+    operating_mode: OperatingMode = "Running"
+    """Running, or why not: Paused, Stopped and Quarantined deny every decision. Patch this to stop the agent."""
+    operating_reason: Annotated[str, Field(max_length=1024)] = ""
+    """Why the operating mode is what it is; every refusal repeats it."""
+
+
+class Agent(Resource):
+    """An AI agent under governance."""
+
+    PLURAL: ClassVar[str] = "agents"
+    SHORT_NAMES: ClassVar[tuple[str, ...]] = ("agt",)
+    PRINTER_COLUMNS = (
+        {"name": "Role", "type": "string", "jsonPath": ".spec.role"},
+        {"name": "Mode", "type": "string", "jsonPath": ".spec.operatingMode"},
+        {"name": "Reason", "type": "string", "jsonPath": ".spec.operatingReason"},
+        {"name": "Risk", "type": "string", "jsonPath": ".spec.riskTier"},
+        {"name": "Owner", "type": "string", "jsonPath": ".spec.owner", "priority": 1},
+        {"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"},
+    )
+    SELECTABLE_FIELDS = (".spec.role", ".spec.operatingMode", ".spec.riskTier")
+
+    kind: Literal["Agent"]
+    spec: AgentSpec

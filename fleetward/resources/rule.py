@@ -1,0 +1,149 @@
+"""Rules: what a policy says about actions. Shared by AgentPolicy and ClusterAgentPolicy."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from fleetward.resources.actioncatalog import Reversibility
+from fleetward.resources.base import (
+    ActionGlob,
+    AgentName,
+    Count,
+    LabelSelector,
+    Model,
+    ObjectName,
+    Role,
+    Tag,
+    Target,
+)
+
+ActionKind = Literal["ToolCall", "ModelCall", "Delegation", "Plan", "Message"]
+Decision = Literal["Allow", "Constrain", "Throttle", "RequireApproval", "Deny"]
+Phase = Literal["Before", "During", "After"]
+
+Some = Field(min_length=1, max_length=64)
+"""A list in a match: left out it matches anything, and an empty one is refused, since it could be read either way."""
+
+
+class Match(Model):
+    """Which actions. In a list one suffices; all the fields given must hold."""
+
+    kinds: Annotated[list[ActionKind], Some] | None = None
+    """Kinds of action."""
+    names: Annotated[list[ActionGlob], Some] | None = None
+    """Globs over the action's name."""
+    risk_tags: Annotated[list[Tag], Some] | None = None
+    """Risk tags, one of which the action carries."""
+    data_classes: Annotated[list[Tag], Some] | None = None
+    """Data classes, one of which the action touches."""
+    targets: Annotated[list[Target], Some] | None = None
+    """Targets, one of which is the action's."""
+    labels: Annotated[list[Tag], Some] | None = None
+    """Provenance labels, one of which the action carries."""
+    reversibility: Annotated[list[Reversibility], Field(min_length=1, max_length=2)] | None = None
+    """Whether the action can be undone."""
+    agents: Annotated[list[AgentName], Some] | None = None
+    """The acting agent, as name or namespace/name."""
+    roles: Annotated[list[Role], Field(min_length=1, max_length=3)] | None = None
+    """The acting agent's role."""
+    fleets: Annotated[list[ObjectName], Some] | None = None
+    """Fleets, to one of which the acting agent belongs."""
+
+
+class Obligation(Model):
+    """What the client must do to a constrained action, and what is checked in its outcome."""
+
+    type: Literal["Clamp", "Redact"]
+    """Clamp: a number may be at most the maximum. Redact: the value is replaced before it is passed on."""
+    field: Annotated[
+        str, Field(min_length=3, max_length=256, pattern=r"^(arguments|result)(\.([A-Za-z0-9_-]+|\*))+$")
+    ]
+    """The field, as a dotted path from arguments or result; `*` stands for every element."""
+    maximum: Count | None = None
+    """The largest value a clamped field may have; an absent field is set to it."""
+
+    @model_validator(mode="after")
+    def _fits_type(self) -> Self:
+        if self.type == "Clamp" and self.maximum is None:
+            raise ValueError("maximum is missing; Clamp needs the largest value allowed")
+        if self.type == "Clamp" and not self.field.startswith("arguments."):
+            raise ValueError("Clamp applies to arguments; only Redact applies to a result")
+        if self.type == "Redact" and self.maximum is not None:
+            raise ValueError("maximum goes with Clamp, not with Redact")
+        return self
+
+
+class Rule(Model):
+    """One rule: for the actions matched and not excluded, and when the expression holds, a decision."""
+
+    name: ObjectName
+    """The rule's name, unique in its policy; answers and records repeat it."""
+    phase: Phase = "Before"
+    """Before the action, During it (at each sign of progress), or After it (on its outcome)."""
+    match: Match
+    """Which actions; {} matches every action."""
+    exclude: Match | None = None
+    """Which of the matched actions are left out."""
+    when: Annotated[str, Field(min_length=1, max_length=4096)] | None = None
+    """A CEL expression over action and agent (and outcome, During and After) that must be true."""
+    decision: Decision
+    """Of all rules that count, the most restrictive decides: Allow, Constrain, Throttle, RequireApproval, Deny."""
+    obligations: Annotated[list[Obligation], Field(max_length=32)] = []
+    """With Constrain: what the client must do; obligations of several rules add up."""
+    retry_after_seconds: Annotated[int, Field(ge=1, le=86400)] | None = None
+    """With Throttle: after how many seconds to try again; 30 where left out."""
+    audit: Literal["Grouped", "Durable"] = "Grouped"
+    """Durable: the record is synced to disk before the answer leaves, not with the next group."""
+    message: Annotated[str, Field(max_length=1024)] = ""
+    """What to tell whoever is refused."""
+
+    @model_validator(mode="after")
+    def _parts_fit(self) -> Self:
+        if self.exclude is not None and not self.exclude.model_fields_set:
+            raise ValueError(
+                "exclude is empty, which would exclude everything or nothing; give it a field or leave it out"
+            )
+        if self.decision == "Constrain" and not self.obligations:
+            raise ValueError("obligations are missing; decision Constrain needs at least one")
+        if self.decision != "Constrain" and self.obligations:
+            raise ValueError(f"obligations go with decision Constrain, found {self.decision}")
+        if self.decision != "Throttle" and self.retry_after_seconds is not None:
+            raise ValueError(f"retryAfterSeconds goes with decision Throttle, found {self.decision}")
+        if self.phase == "During" and self.decision == "Constrain":
+            raise ValueError("decision Constrain fits the phases Before and After, found During")
+        if self.phase == "After" and any(not o.field.startswith("result.") for o in self.obligations):
+            raise ValueError("in phase After an obligation can only be about the result")
+        return self
+
+
+class PolicySubjects(Model):
+    """Whose actions a policy is about: all the fields given must hold; empty, everyone."""
+
+    roles: Annotated[list[Role], Field(max_length=3)] = []
+    """Roles."""
+    agents: Annotated[list[AgentName], Field(max_length=256)] = []
+    """Agents, as name or namespace/name."""
+    agent_selector: LabelSelector = LabelSelector()
+    """Labels of the agents."""
+
+
+class PolicySpec(Model):
+    """Rules, whom they concern, and whether they are enforced."""
+
+    enforcement: Literal["Enforce", "Audit"] = "Enforce"
+    """Audit: what the policy would have done is recorded, and changes nothing."""
+    subjects: PolicySubjects = PolicySubjects()
+    """Whose actions; left out, every agent the policy can reach."""
+    rules: Annotated[list[Rule], Field(min_length=1, max_length=256)]
+    """The rules; their order never matters."""
+
+    @model_validator(mode="after")
+    def _names_are_unique(self) -> Self:
+        seen: set[str] = set()
+        for rule in self.rules:
+            if rule.name in seen:
+                raise ValueError(
+                    f"rules: two rules are named {rule.name!r}; names must be unique in a policy"
+                )
+            seen.add(rule.name)
+        return self

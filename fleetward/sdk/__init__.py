@@ -1,0 +1,1 @@
+"""The client that agents use."""

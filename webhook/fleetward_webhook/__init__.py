@@ -1,0 +1,1 @@
+"""Fleetward's webhooks: the decision sidecar."""
