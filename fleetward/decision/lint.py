@@ -4,12 +4,14 @@ Used where resources are read or admitted, never in a sidecar: it loads the type
 """
 
 from collections.abc import Iterable, Iterator
+from functools import lru_cache
 from typing import TypeAlias
 
 from fleetward.decision.cel import typed
 from fleetward.decision.cel.runtime import ExpressionError
 from fleetward.decision.facts import CatalogIndex
 from fleetward.registry.convert import catalog_item
+from fleetward.registry.slice import Phase
 from fleetward.resources import ActionCatalog, Agent, AgentFleet, AgentPolicy, ClusterAgentPolicy, Resource
 
 Location: TypeAlias = tuple[str | int, ...]
@@ -22,12 +24,19 @@ def check_resource(resource: Resource) -> list[tuple[Location, str]]:
         return []
     findings: list[tuple[Location, str]] = []
     for number, rule in enumerate(resource.spec.rules):
-        if rule.when is not None:
-            try:
-                typed.check(rule.when, rule.phase)
-            except ExpressionError as error:
-                findings.append((("spec", "rules", number, "when"), str(error)))
+        if rule.when is not None and (mistake := _mistake(rule.when, rule.phase)) is not None:
+            findings.append((("spec", "rules", number, "when"), mistake))
     return findings
+
+
+@lru_cache(maxsize=16_384)
+def _mistake(expression: str, phase: Phase) -> str | None:
+    """Say what is wrong with an expression. Remembered: a file is read again at every edit in it."""
+    try:
+        typed.check(expression, phase)
+    except ExpressionError as error:
+        return str(error)
+    return None
 
 
 def check_references(resources: Iterable[Resource]) -> list[tuple[Resource, Location, str]]:
