@@ -54,10 +54,7 @@ class ActionCatalog(Resource):
     SCOPE: ClassVar[Literal["Namespaced", "Cluster"]] = "Cluster"
     PLURAL: ClassVar[str] = "actioncatalogs"
     SHORT_NAMES: ClassVar[tuple[str, ...]] = ("actcat",)
-    PRINTER_COLUMNS = (
-        {"name": "Actions", "type": "string", "jsonPath": ".spec.entries[*].names"},
-        {"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"},
-    )
+    PRINTER_COLUMNS = ({"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"},)
 
     kind: Literal["ActionCatalog"]
     spec: ActionCatalogSpec

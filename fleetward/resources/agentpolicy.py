@@ -13,7 +13,7 @@ class AgentPolicy(Resource):
     SHORT_NAMES: ClassVar[tuple[str, ...]] = ("apol",)
     PRINTER_COLUMNS = (
         {"name": "Enforcement", "type": "string", "jsonPath": ".spec.enforcement"},
-        {"name": "Rules", "type": "string", "jsonPath": ".spec.rules[*].name"},
+        {"name": "Roles", "type": "string", "jsonPath": ".spec.subjects.roles"},
         {"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"},
     )
     SELECTABLE_FIELDS = (".spec.enforcement",)

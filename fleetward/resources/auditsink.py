@@ -4,7 +4,7 @@ from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from fleetward.resources.base import Model, Resource
+from fleetward.resources.base import Model, Resource, Validation
 
 
 class JsonLinesSink(Model):
@@ -24,7 +24,7 @@ class JsonLinesSink(Model):
 class CloudEventsSink(Model):
     """An HTTP endpoint that takes one CloudEvent 1.0 (structured mode) a record."""
 
-    url: Annotated[str, Field(min_length=8, max_length=2048, pattern=r"^https?://[^\s]+$")]
+    url: Annotated[str, Field(min_length=8, max_length=2048, pattern=r"^https?://[!-~]+$")]
     """Where events are posted to; any 2xx answer acknowledges."""
     timeout_seconds: Annotated[int, Field(ge=1, le=300)] = 10
     """How long an answer may take before the post is tried again."""
@@ -33,16 +33,42 @@ class CloudEventsSink(Model):
 class AuditSinkSpec(Model):
     """One external target; each record reaches it at least once, in order, under a stable id."""
 
+    VALIDATIONS = (
+        Validation(
+            "self.type != 'JsonLines' || has(self.jsonLines)",
+            "jsonLines is missing; type JsonLines needs it",
+            ".jsonLines",
+            "FieldValueRequired",
+        ),
+        Validation(
+            "self.type != 'CloudEvents' || has(self.cloudEvents)",
+            "cloudEvents is missing; type CloudEvents needs it",
+            ".cloudEvents",
+            "FieldValueRequired",
+        ),
+        Validation(
+            "self.type == 'JsonLines' || !has(self.jsonLines)",
+            "jsonLines goes with type JsonLines only",
+            ".jsonLines",
+            "FieldValueForbidden",
+        ),
+        Validation(
+            "self.type == 'CloudEvents' || !has(self.cloudEvents)",
+            "cloudEvents goes with type CloudEvents only",
+            ".cloudEvents",
+            "FieldValueForbidden",
+        ),
+    )
+
     type: Literal["JsonLines", "CloudEvents"]
     """Which kind of target; the field of the same name configures it."""
     json_lines: JsonLinesSink | None = None
     """For type JsonLines."""
     cloud_events: CloudEventsSink | None = None
     """For type CloudEvents."""
-    records: (
-        Annotated[list[Literal["Decision", "Outcome", "ModeChange"]], Field(min_length=1, max_length=3)]
-        | None
-    ) = None
+    records: Annotated[list[Literal["Decision", "Outcome", "ModeChange"]], Field(min_length=1, max_length=3)] | None = (
+        None
+    )
     """Which types of record are forwarded; left out, all."""
 
     @model_validator(mode="after")

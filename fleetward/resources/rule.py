@@ -15,6 +15,7 @@ from fleetward.resources.base import (
     Role,
     Tag,
     Target,
+    Validation,
 )
 
 ActionKind = Literal["ToolCall", "ModelCall", "Delegation", "Plan", "Message"]
@@ -53,11 +54,29 @@ class Match(Model):
 class Obligation(Model):
     """What the client must do to a constrained action, and what is checked in its outcome."""
 
+    VALIDATIONS = (
+        Validation(
+            "self.type != 'Clamp' || has(self.maximum)",
+            "maximum is missing; Clamp needs the largest value allowed",
+            ".maximum",
+            "FieldValueRequired",
+        ),
+        Validation(
+            "self.type != 'Clamp' || self.field.startsWith('arguments.')",
+            "Clamp applies to arguments; only Redact applies to a result",
+            ".field",
+        ),
+        Validation(
+            "self.type != 'Redact' || !has(self.maximum)",
+            "maximum goes with Clamp, not with Redact",
+            ".maximum",
+            "FieldValueForbidden",
+        ),
+    )
+
     type: Literal["Clamp", "Redact"]
     """Clamp: a number may be at most the maximum. Redact: the value is replaced before it is passed on."""
-    field: Annotated[
-        str, Field(min_length=3, max_length=256, pattern=r"^(arguments|result)(\.([A-Za-z0-9_-]+|\*))+$")
-    ]
+    field: Annotated[str, Field(min_length=3, max_length=256, pattern=r"^(arguments|result)(\.([A-Za-z0-9_-]+|\*))+$")]
     """The field, as a dotted path from arguments or result; `*` stands for every element."""
     maximum: Count | None = None
     """The largest value a clamped field may have; an absent field is set to it."""
@@ -76,14 +95,46 @@ class Obligation(Model):
 class Rule(Model):
     """One rule: for the actions matched and not excluded, and when the expression holds, a decision."""
 
+    VALIDATIONS = (
+        Validation(
+            "self.decision != 'Constrain' || (has(self.obligations) && self.obligations.size() > 0)",
+            "obligations are missing; decision Constrain needs at least one",
+            ".obligations",
+            "FieldValueRequired",
+        ),
+        Validation(
+            "self.decision == 'Constrain' || !has(self.obligations) || self.obligations.size() == 0",
+            "obligations go with decision Constrain only",
+            ".obligations",
+            "FieldValueForbidden",
+        ),
+        Validation(
+            "self.decision == 'Throttle' || !has(self.retryAfterSeconds)",
+            "retryAfterSeconds goes with decision Throttle only",
+            ".retryAfterSeconds",
+            "FieldValueForbidden",
+        ),
+        Validation(
+            "self.decision != 'Constrain' || !has(self.phase) || self.phase != 'During'",
+            "decision Constrain fits the phases Before and After, not During",
+            ".decision",
+        ),
+        Validation(
+            "!has(self.phase) || self.phase != 'After' || !has(self.obligations) || "
+            "self.obligations.all(o, o.field.startsWith('result.'))",
+            "in phase After an obligation can only be about the result",
+            ".obligations",
+        ),
+    )
+
     name: ObjectName
     """The rule's name, unique in its policy; answers and records repeat it."""
     phase: Phase = "Before"
     """Before the action, During it (at each sign of progress), or After it (on its outcome)."""
     match: Match
     """Which actions; {} matches every action."""
-    exclude: Match | None = None
-    """Which of the matched actions are left out."""
+    exclude: Annotated[Match, Field(json_schema_extra={"minProperties": 1})] | None = None
+    """Which of the matched actions are left out; it names at least one field."""
     when: Annotated[str, Field(min_length=1, max_length=4096)] | None = None
     """A CEL expression over action and agent (and outcome, During and After) that must be true."""
     decision: Decision
@@ -99,7 +150,7 @@ class Rule(Model):
 
     @model_validator(mode="after")
     def _parts_fit(self) -> Self:
-        if self.exclude is not None and not self.exclude.model_fields_set:
+        if self.exclude == Match():
             raise ValueError(
                 "exclude is empty, which would exclude everything or nothing; give it a field or leave it out"
             )
@@ -134,16 +185,21 @@ class PolicySpec(Model):
     """Audit: what the policy would have done is recorded, and changes nothing."""
     subjects: PolicySubjects = PolicySubjects()
     """Whose actions; left out, every agent the policy can reach."""
-    rules: Annotated[list[Rule], Field(min_length=1, max_length=256)]
-    """The rules; their order never matters."""
+    rules: Annotated[
+        list[Rule],
+        Field(
+            min_length=1,
+            max_length=256,
+            json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]},
+        ),
+    ]
+    """The rules, each under its own name; their order never matters."""
 
     @model_validator(mode="after")
     def _names_are_unique(self) -> Self:
         seen: set[str] = set()
         for rule in self.rules:
             if rule.name in seen:
-                raise ValueError(
-                    f"rules: two rules are named {rule.name!r}; names must be unique in a policy"
-                )
+                raise ValueError(f"rules: two rules are named {rule.name!r}; names must be unique in a policy")
             seen.add(rule.name)
         return self

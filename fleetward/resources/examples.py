@@ -1,0 +1,152 @@
+"""An example of every kind for the reference; together the examples of a kind use each of its fields."""
+
+EXAMPLES = {
+    "Agent": """\
+apiVersion: fleetward.dev/v1alpha1
+kind: Agent
+metadata:
+  name: data-worker
+  namespace: reports
+  labels: {team: reports}
+spec:
+  role: Worker
+  workload:
+    selector:
+      matchLabels: {app: data-worker}
+    serviceAccountName: data-worker
+  owner: data-platform@example.com
+  riskTier: High
+  dataClasses: [customer]
+  mayDelegateTo:
+    roles: [Worker]
+    agents: [keeper, archive/keeper]
+  operatingMode: Paused
+  operatingReason: The export of last night is being looked into
+""",
+    "AgentFleet": """\
+apiVersion: fleetward.dev/v1alpha1
+kind: AgentFleet
+metadata:
+  name: reporting
+spec:
+  agents:
+    namespaceSelector:
+      matchExpressions:
+        - {key: kubernetes.io/metadata.name, operator: In, values: [reports, archive]}
+    agentSelector:
+      matchLabels: {team: reports}
+  defaultDecision: Deny
+  declaredFacts: RestrictOnly
+  operatingMode: Running
+  operatingReason: ""
+""",
+    "ActionCatalog": """\
+apiVersion: fleetward.dev/v1alpha1
+kind: ActionCatalog
+metadata:
+  name: crm
+spec:
+  entries:
+    - names: [crm.customers.**]
+      riskTags: [pii]
+      dataClasses: [customer]
+      target: crm
+      estimate: {calls: 1, records: 100}
+      reversibility: Reversible
+    - names: [crm.**.export, mail.send.*]
+      riskTags: [external, bulk]
+      reversibility: Irreversible
+    - names: [models.large.chat]
+      estimate: {inputTokens: 8000, outputTokens: 2000, costMicroUsd: 54000}
+""",
+    "AgentPolicy": """\
+apiVersion: fleetward.dev/v1alpha1
+kind: AgentPolicy
+metadata:
+  name: customer-data
+  namespace: reports
+spec:
+  enforcement: Enforce
+  subjects:
+    roles: [Planner, Worker]
+    agents: [planner, data-worker]
+    agentSelector:
+      matchLabels: {team: reports}
+  rules:
+    - name: outside-needs-approval
+      match:
+        kinds: [ToolCall, Message]
+        names: ["**.send.*", "**.export.**"]
+        riskTags: [external]
+      exclude:
+        targets: [status.internal]
+      when: "!has(action.estimate.records) || action.estimate.records > 0"
+      decision: RequireApproval
+      audit: Durable
+      message: External actions need approval
+    - name: read-in-small-portions
+      match:
+        names: [crm.customers.read]
+        agents: [data-worker]
+        roles: [Worker]
+        fleets: [reporting]
+      decision: Constrain
+      obligations:
+        - {type: Clamp, field: arguments.limit, maximum: 100}
+    - name: hide-mail-addresses
+      phase: After
+      match:
+        dataClasses: [customer]
+      decision: Constrain
+      obligations:
+        - {type: Redact, field: result.rows.*.email}
+    - name: nothing-rash-after-the-web
+      match:
+        labels: [web, untrusted]
+        reversibility: [Irreversible]
+      decision: Throttle
+      retryAfterSeconds: 60
+""",
+    "ClusterAgentPolicy": """\
+apiVersion: fleetward.dev/v1alpha1
+kind: ClusterAgentPolicy
+metadata:
+  name: no-bulk-export
+spec:
+  enforcement: Audit
+  subjects:
+    roles: [Coordinator, Planner, Worker]
+    agents: [reports/data-worker]
+    agentSelector: {}
+    namespaceSelector:
+      matchExpressions:
+        - {key: environment, operator: NotIn, values: [test]}
+  rules:
+    - name: bulk
+      match:
+        riskTags: [bulk]
+      decision: Deny
+      message: Bulk export is denied on every path
+""",
+    "AuditSink": """\
+apiVersion: fleetward.dev/v1alpha1
+kind: AuditSink
+metadata:
+  name: collector
+spec:
+  type: CloudEvents
+  cloudEvents:
+    url: https://collector.example.com/events
+    timeoutSeconds: 5
+  records: [Decision, ModeChange]
+---
+apiVersion: fleetward.dev/v1alpha1
+kind: AuditSink
+metadata:
+  name: archive
+spec:
+  type: JsonLines
+  jsonLines:
+    path: archive/records.jsonl
+""",
+}
