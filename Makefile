@@ -35,6 +35,8 @@ lint: $(READY) ## Formatting, style, types, layers, generated files
 	@$(BIN)/mypy -p fleetward -p fleetward_operator -p fleetward_webhook
 	@$(BIN)/mypy tests bench examples
 	@$(BIN)/lint-imports
+	@$(BIN)/python -m fleetward.resources.crd crds --check
+	@$(BIN)/python -m fleetward.resources.reference docs/reference.md --check
 
 format: $(READY) ## Format and mend what can be mended
 	@$(BIN)/ruff format .

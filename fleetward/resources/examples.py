@@ -1,4 +1,4 @@
-"""An example of every kind for the reference; together the examples of a kind use each of its fields."""
+"""An example of every kind for the reference; together they use every field there is."""
 
 EXAMPLES = {
     "Agent": """\

@@ -49,9 +49,8 @@ How to read the tables:
 
 - `[]` after a field stands for each item of the list.
 - A field without a default may be left out, unless it says *required*.
-- Outside lists the API server writes defaults into the object, so columns and field selectors see them. Inside lists it
-  does not, since Argo CD compares lists as a whole and would see a difference from Git for ever; the default holds all
-  the same.
+- The API server writes defaults into the object, so columns and field selectors see them. To Flux and Argo CD that is
+  no difference from Git.
 - A list is applied as a whole. Only `rules` is merged by name when several field managers apply to one policy.
 - An unknown field is refused: by `fleetward` always, by the API server as the client asks (`kubectl` asks by default).
 - `metadata.name` is a [name](#text-formats) in every kind.

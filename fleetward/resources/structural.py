@@ -53,25 +53,19 @@ def schemas(model: type[Resource]) -> dict[str, Schema]:
     return {name: _clean(schema) for name, schema in {model.__name__: top, **parts}.items()}
 
 
-def inlined(schema: Schema, parts: dict[str, Schema], *, in_list: bool = False) -> Schema:
+def inlined(schema: Schema, parts: dict[str, Schema]) -> Schema:
     """Return the schema with its references replaced by the parts.
 
-    A default inside a list goes into the description: written there by the API server, it would make the list differ
-    from the one in Git, which Argo CD compares as a whole and would report as out of sync for ever. The models supply
-    it all the same. Defaults elsewhere stay, so that printer columns and selectable fields see them.
+    Defaults stay in: the API server writes them into the object, so that printer columns and selectable fields see
+    them. Flux and Argo CD leave such fields alone, save inside an atomic list or map.
     """
     whole = dict(schema)
     if reference := whole.pop("$ref", None):
         whole = parts[reference] | whole
-    if in_list and "default" in whole:
-        whole["description"] += f" Left out, it is {whole.pop('default')}."
     if "properties" in whole:
-        whole["properties"] = {
-            name: inlined(field, parts, in_list=in_list) for name, field in whole["properties"].items()
-        }
-    for under in ("items", "additionalProperties"):
-        if under in whole:
-            whole[under] = inlined(whole[under], parts, in_list=in_list or under == "items")
+        whole["properties"] = {name: inlined(field, parts) for name, field in whole["properties"].items()}
+    for under in whole.keys() & {"items", "additionalProperties"}:
+        whole[under] = inlined(whole[under], parts)
     return whole
 
 
