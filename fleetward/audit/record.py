@@ -1,7 +1,7 @@
 """Audit records: what is kept of every decision, outcome and change of mode.
 
-A record's id is its writer's id and its number there, so it is stable wherever the record travels, and a hole in a writer's
-numbers shows. Arguments and results are digested, never stored.
+A record's id is its writer's id and its number there, so it is stable wherever the record travels, and a hole in a
+writer's numbers shows. Arguments and results are digested, never stored.
 """
 
 import msgspec

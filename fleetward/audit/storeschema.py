@@ -1,0 +1,179 @@
+"""The audit store's file: its schema, which itself refuses to change or remove a record, and how it is opened.
+
+The guard is made of triggers, so it holds for whatever program opens the file. It keeps mistakes out and it
+keeps programs out; somebody who owns the file can still replace it.
+"""
+
+import contextlib
+import os
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+
+APPLICATION_ID = 0x46574155
+"""Marks the file as an audit store of Fleetward (`PRAGMA application_id`; the letters FWAU)."""
+
+SCHEMA_VERSION = 1
+"""`PRAGMA user_version`. Raise it whenever a statement below changes its meaning."""
+
+BUSY_SECONDS = 10.0
+"""How long to wait for another process that is writing."""
+
+_TABLES = """
+CREATE TABLE records(
+  position INTEGER PRIMARY KEY AUTOINCREMENT CHECK (position > 0),
+  id TEXT NOT NULL UNIQUE,
+  writer TEXT NOT NULL,
+  seq INTEGER NOT NULL CHECK (seq > 0),
+  time TEXT NOT NULL,
+  type TEXT NOT NULL,
+  agent TEXT,
+  run TEXT,
+  decision TEXT,
+  decision_id TEXT,
+  body TEXT NOT NULL,
+  UNIQUE (writer, seq)
+) STRICT;
+CREATE INDEX records_by_agent ON records(agent, position) WHERE agent IS NOT NULL;
+CREATE INDEX records_by_run ON records(run, position) WHERE run IS NOT NULL;
+CREATE INDEX records_by_decision_id ON records(decision_id, position) WHERE decision_id IS NOT NULL;
+CREATE INDEX records_by_time ON records(time);
+CREATE TABLE writers(
+  writer TEXT PRIMARY KEY,
+  workload TEXT NOT NULL,
+  reported_seq INTEGER NOT NULL
+) STRICT;
+CREATE TABLE sinks(
+  name TEXT PRIMARY KEY,
+  position INTEGER NOT NULL
+) STRICT;
+CREATE TABLE own_writer(
+  writer TEXT PRIMARY KEY
+) STRICT;
+"""
+
+# A replacing insert deletes without firing delete triggers (unless recursive_triggers is on), so it is caught before.
+_TRIGGERS = {
+    "records_never_change": """
+        CREATE TRIGGER records_never_change BEFORE UPDATE ON records
+        BEGIN SELECT RAISE(ABORT, 'the audit store is append-only: a record cannot be changed'); END""",
+    "records_never_go": """
+        CREATE TRIGGER records_never_go BEFORE DELETE ON records
+        BEGIN SELECT RAISE(ABORT, 'the audit store is append-only: a record cannot be deleted'); END""",
+    "records_never_replace": """
+        CREATE TRIGGER records_never_replace BEFORE INSERT ON records
+        WHEN EXISTS (SELECT 1 FROM records WHERE position = NEW.position)
+          OR EXISTS (SELECT 1 FROM records WHERE id = NEW.id)
+          OR EXISTS (SELECT 1 FROM records WHERE writer = NEW.writer AND seq = NEW.seq)
+        BEGIN SELECT RAISE(ABORT, 'the audit store is append-only: a record cannot be replaced'); END""",
+}
+
+
+class StoreError(Exception):
+    """The audit store cannot do what was asked; the message says which file, why, and what to do."""
+
+
+@contextlib.contextmanager
+def explained(path: Path) -> Iterator[None]:
+    """Turn SQLite's errors into StoreError."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise StoreError(f"audit store {path}: {error}") from error
+
+
+def connect(path: Path) -> sqlite3.Connection:
+    """Open the store to write, made if need be. Raises StoreError."""
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+    except OSError as error:
+        raise StoreError(f"cannot open the audit store {path}: {error.strerror}") from error
+    with explained(path):
+        connection = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+        with _closing_on_error(connection):
+            fresh = _is_fresh(connection)
+            if not fresh:
+                _check(connection, path)
+            mode = connection.execute("PRAGMA journal_mode = WAL").fetchone()[0]
+            if mode != "wal":
+                raise StoreError(f"audit store {path}: its file system cannot do WAL; put it on a local disk")
+            connection.execute("PRAGMA synchronous = FULL")
+            if fresh:
+                _create(connection)
+                _check(connection, path)
+    return connection
+
+
+def connect_read_only(path: Path) -> sqlite3.Connection:
+    """Open the store to read, while the hub may be writing. Raises StoreError."""
+    if not path.exists():
+        raise StoreError(f"there is no audit store at {path}; `fleetward serve` writes one")
+    options = "mode=ro"
+    if not os.access(path.parent, os.W_OK) and not Path(f"{path}-wal").exists():
+        # Nobody is writing, and SQLite could not make the files it shares with a writer.
+        options += "&immutable=1"
+    with explained(path):
+        connection = sqlite3.connect(
+            f"{path.absolute().as_uri()}?{options}",
+            uri=True,
+            timeout=BUSY_SECONDS,
+            isolation_level=None,
+            check_same_thread=False,
+        )
+        with _closing_on_error(connection):
+            if _is_fresh(connection):
+                raise StoreError(f"the audit store {path} is empty: no hub has written to it yet")
+            _check(connection, path)
+    return connection
+
+
+@contextlib.contextmanager
+def _closing_on_error(connection: sqlite3.Connection) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        connection.close()
+        raise
+
+
+def _is_fresh(connection: sqlite3.Connection) -> bool:
+    objects = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+    return not objects and not _pragma(connection, "application_id")
+
+
+def _create(connection: sqlite3.Connection) -> None:
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        # Another process may have been first.
+        if _is_fresh(connection):
+            for statement in (*_TABLES.split(";"), *_TRIGGERS.values()):
+                connection.execute(statement)
+            connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+            connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+        connection.execute("COMMIT")
+    except BaseException:
+        connection.execute("ROLLBACK")
+        raise
+
+
+def _check(connection: sqlite3.Connection, path: Path) -> None:
+    if _pragma(connection, "application_id") != APPLICATION_ID:
+        raise StoreError(f"{path} is an SQLite file, but not an audit store of Fleetward; use another path")
+    version = _pragma(connection, "user_version")
+    if version != SCHEMA_VERSION:
+        raise StoreError(
+            f"the audit store {path} has schema version {version}, and this Fleetward knows version"
+            f" {SCHEMA_VERSION}: use the Fleetward that wrote it, or a newer one"
+        )
+    found = connection.execute("SELECT name, sql FROM sqlite_master WHERE type = 'trigger'").fetchall()
+    if {name: sql.split() for name, sql in found} != {name: sql.split() for name, sql in _TRIGGERS.items()}:
+        raise StoreError(
+            f"the triggers that keep the audit store {path} append-only were altered: treat its records as"
+            " suspect, keep the file for inquiry, and move it aside to start a new store"
+        )
+
+
+def _pragma(connection: sqlite3.Connection, name: str) -> int:
+    value: int = connection.execute(f"PRAGMA {name}").fetchone()[0]
+    return value
