@@ -190,11 +190,13 @@ def _open(directory: Path, data: Path | None) -> Iterator[Store]:
 
 
 def _newest(store: Store, filters: dict[str, Any], limit: int) -> tuple[list[StoredRecord], bool]:
-    """Read the newest records, oldest first; say whether there are more."""
+    """Read the newest records, in the order of their times; say whether there are more."""
     wanted = limit + 1 if limit else _EVERYTHING
     records = store.read(RecordQuery(**filters, limit=wanted, order="NewestFirst"))
     more = bool(limit) and len(records) > limit
-    return records[: len(records) - more][::-1], more
+    # The store has them in the order in which they came in; a reader wants to see what happened in the order it did.
+    newest = sorted(records[: len(records) - more], key=lambda stored: (stored.record.time, stored.position))
+    return newest, more
 
 
 def _show_more(store: Store, query: RecordQuery, position: int, show: Callable[[Sequence[StoredRecord]], None]) -> int:
