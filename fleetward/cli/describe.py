@@ -1,0 +1,95 @@
+"""Rules in words: what a rule matches, and how far an action is from being matched."""
+
+from collections.abc import Iterator, Sequence
+
+from fleetward.decision.action import Facts
+from fleetward.decision.glob import glob_index
+from fleetward.decision.rules import is_agent
+from fleetward.registry.slice import Agent, Match, Obligation, Rule
+
+
+def rule_in_words(rule: Rule) -> str:
+    """Say what a rule matches, such as `Message named **.send.*; not targets status.internal; when ...`."""
+    parts = [match_in_words(rule.match) or "every action"]
+    if rule.exclude is not None:
+        parts.append(f"not {match_in_words(rule.exclude)}")
+    if rule.when is not None:
+        parts.append(f"when {' '.join(rule.when.split())}")
+    return "; ".join(parts)
+
+
+def match_in_words(match: Match) -> str:
+    """Say what a match asks for; empty where it asks for nothing."""
+    words = [f"{name} {_any(values)}" for name, values in _facts(match)]
+    if match.names is not None:
+        words.insert(0, f"named {_any(match.names)}")
+    if match.kinds is not None:
+        words.insert(0, _any(match.kinds))
+    words += [f"{name} {_any(values)}" for name, values in _who(match)]
+    return ", ".join(words)
+
+
+def obligation_in_words(obligation: Obligation) -> str:
+    """Say what a client must do."""
+    if obligation.type == "Clamp":
+        return f"clamp {obligation.field} to at most {obligation.maximum}"
+    return f"redact {obligation.field}"
+
+
+def _facts(match: Match) -> Iterator[tuple[str, Sequence[str]]]:
+    pairs: list[tuple[str, Sequence[str] | None]] = [
+        ("risk tags", match.risk_tags),
+        ("data classes", match.data_classes),
+        ("targets", match.targets),
+        ("labels", match.labels),
+        ("reversibility", match.reversibility),
+    ]
+    yield from ((name, values) for name, values in pairs if values is not None)
+
+
+def _who(match: Match) -> Iterator[tuple[str, Sequence[str]]]:
+    pairs: list[tuple[str, Sequence[str] | None]] = [
+        ("agents", match.agents),
+        ("roles", match.roles),
+        ("fleets", match.fleets),
+    ]
+    yield from ((name, values) for name, values in pairs if values is not None)
+
+
+def _any(values: Sequence[str]) -> str:
+    return " or ".join(values)
+
+
+def is_about(rule: Rule, kind: str, name: str) -> bool:
+    """Say whether a rule is about actions of this name; one that names none, about actions of this kind."""
+    if rule.match.names is None:
+        return rule.match.kinds is None or kind in rule.match.kinds
+    return bool(glob_index(rule.match.names).find(name))
+
+
+def obstacles(rule: Rule, kind: str, facts: Facts, agent: Agent) -> list[str]:
+    """Say what keeps a rule that is about the action's name from matching the action."""
+    match, found = rule.match, []
+    if match.kinds is not None and kind not in match.kinds:
+        found.append(f"is about {_any(match.kinds)}, found {kind}")
+    trusted: dict[str, Sequence[str]] = {
+        "risk tags": facts.risk_tags,
+        "data classes": facts.data_classes,
+        "targets": [facts.target] if facts.target else [],
+        "labels": facts.labels,
+        "reversibility": [facts.reversibility] if facts.reversibility else [],
+    }
+    for name, wanted in _facts(match):
+        if set(wanted).isdisjoint(trusted[name]):
+            found.append(f"asks for {name} {_any(wanted)}, trusted are {', '.join(trusted[name]) or 'none'}")
+    if match.agents is not None and not is_agent(agent, match.agents):
+        found.append(f"is for the agents {_any(match.agents)}")
+    if match.roles is not None and agent.role not in match.roles:
+        found.append(f"is for the role {_any(match.roles)}, found {agent.role}")
+    if match.fleets is not None and set(match.fleets).isdisjoint(agent.fleets):
+        found.append(f"is for the fleets {_any(match.fleets)}, found {', '.join(agent.fleets) or 'none'}")
+    if not found and rule.exclude is not None:
+        found.append(f"perhaps leaves it out: not {match_in_words(rule.exclude)}")
+    if not found and rule.when is not None:
+        found.append(f"asks that {' '.join(rule.when.split())}")
+    return found

@@ -1,0 +1,1 @@
+"""`fleetward policy`: lint a folder, run its policy tests, import rules from elsewhere."""

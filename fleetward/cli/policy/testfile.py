@@ -1,0 +1,157 @@
+"""Documents of kind PolicyTest: requests, and what is expected to be decided."""
+
+import datetime as dt
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, Self, TypeVar
+
+import msgspec
+from pydantic import Field, model_validator
+
+from fleetward.cli.checked import read_as
+from fleetward.cli.source import Folder
+from fleetward.decision.action import DecisionRequest, OutcomeRequest
+from fleetward.decision.request import RequestError, parse_json, read
+from fleetward.resources.base import Metadata, Model, ObjectName
+from fleetward.resources.document import Document
+from fleetward.resources.finding import Finding, Path, did_you_mean
+from fleetward.resources.rule import Decision, Obligation
+
+S = TypeVar("S", bound=msgspec.Struct)
+
+
+class Expectation(Model):
+    """What a case expects; whatever is left out is not looked at."""
+
+    decision: Decision
+    """the decision"""
+    rule: ObjectName | None = None
+    """a rule that brought the decision about"""
+    policy: Annotated[str, Field(min_length=1, max_length=127)] | None = None
+    """the policy of such a rule, as name or namespace/name"""
+    rules: list[ObjectName] | None = None
+    """all the rules that counted, in any order; empty: none did"""
+    reason: Annotated[str, Field(min_length=1, max_length=4096)] | None = None
+    """a part of the reason"""
+    obligations: list[Obligation] | None = None
+    """all the obligations, in any order"""
+
+
+class _Case(Model):
+    name: Annotated[str, Field(min_length=1, max_length=253)]
+    """the case's name"""
+    request: dict[str, Any]
+    """the request, as POST /v1/decisions takes it"""
+    expect: Expectation
+    """what is expected of the decision"""
+    outcome: dict[str, Any] | None = None
+    expect_outcome: Expectation | None = None
+
+    @model_validator(mode="after")
+    def _both_or_neither(self) -> Self:
+        if self.outcome is not None and self.expect_outcome is None:
+            raise ValueError("expectOutcome is missing; outcome needs what is expected of it")
+        if self.outcome is None and self.expect_outcome is not None:
+            raise ValueError("outcome is missing; expectOutcome needs the outcome to be judged")
+        return self
+
+
+class _PolicyTest(Model):
+    api_version: Literal["fleetward.dev/v1alpha1"]
+    kind: Literal["PolicyTest"]
+    metadata: Metadata
+    """the test's name"""
+    cases: Annotated[list[_Case], Field(min_length=1, max_length=4096)]
+    """requests, and what is expected of each"""
+
+
+@dataclass(frozen=True)
+class Case:
+    """One case, ready to be judged; `line` is where it begins in `file`."""
+
+    test: str
+    name: str
+    file: str
+    line: int
+    request: DecisionRequest
+    expect: Expectation
+    outcome: OutcomeRequest | None
+    expect_outcome: Expectation | None
+
+
+def read_tests(folder: Folder) -> tuple[list[Case], list[Finding]]:
+    """Give the cases of a folder, and what is wrong with its policy tests."""
+    cases, findings = list[Case](), list[Finding]()
+    # With findings, an agent that cannot be read would look like one that does not exist.
+    agents = None if folder.content.findings else frozenset(folder.registry.agents)
+    for test in folder.content.policy_tests:
+        source = read_as(test.document, _PolicyTest)
+        if isinstance(source, list):
+            findings += source
+            continue
+        for index, case in enumerate(source.cases):
+            found = _case(test.document, source.metadata.name, index, case, agents)
+            if isinstance(found, Finding):
+                findings.append(found)
+            else:
+                cases.append(found)
+    return cases, findings
+
+
+def _case(document: Document, test: str, index: int, case: _Case, agents: frozenset[str] | None) -> Case | Finding:
+    at: Path = ("cases", index)
+    request = _wire(document, (*at, "request"), case.request, DecisionRequest)
+    if isinstance(request, Finding):
+        return request
+    if agents is not None and (wrong := _unknown_agent(request.agent, agents)):
+        return document.finding((*at, "request", "agent"), wrong)
+    outcome = None if case.outcome is None else _wire(document, (*at, "outcome"), case.outcome, OutcomeRequest)
+    if isinstance(outcome, Finding):
+        return outcome
+    return Case(
+        test=test,
+        name=case.name,
+        file=document.file,
+        line=document.line_of(at),
+        request=request,
+        expect=case.expect,
+        outcome=outcome,
+        expect_outcome=case.expect_outcome,
+    )
+
+
+def _unknown_agent(agent: str | None, agents: frozenset[str]) -> str | None:
+    if agent is None:
+        return "is missing; name an agent as namespace/name" if len(agents) != 1 else None
+    if agent in agents:
+        return None
+    known = ", ".join(sorted(agents)[:8]) or "none"
+    return f"found {agent}, which is no Agent here; there are: {known}{did_you_mean(agent, agents)}"
+
+
+def _wire(document: Document, at: Path, data: dict[str, Any], shape: type[S]) -> S | Finding:
+    """Read a part of the document as the API reads JSON."""
+    for path in _dates(data, at):
+        return document.finding(path, "found a date, which JSON has not; put it in quotes")
+    try:
+        return read(parse_json(json.dumps(data).encode()), shape)
+    except RequestError as error:
+        return document.finding((*at, *_steps(error.field)), error.message)
+
+
+def _dates(value: object, at: Path) -> Iterator[Path]:
+    if isinstance(value, dt.date):
+        yield at
+    elif isinstance(value, dict):
+        for key, inner in value.items():
+            yield from _dates(inner, (*at, key))
+    elif isinstance(value, list):
+        for index, inner in enumerate(value):
+            yield from _dates(inner, (*at, index))
+
+
+def _steps(field: str) -> Path:
+    """Split a field such as `action.riskTags[0]`."""
+    return tuple(int(step) if step.isdigit() else step for step in re.findall(r"[^.\[\]]+", field))
