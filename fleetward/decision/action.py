@@ -126,7 +126,7 @@ class Actual(DeclaredEstimate, frozen=True):
 class OutcomeRequest(Wire, frozen=True):
     """`POST /v1/decisions/{id}/outcome`: progress (Running) or the end of an action."""
 
-    status: Literal["Running", "Succeeded", "Failed"]
+    status: Literal["Running", "Succeeded", "Failed"] = "Succeeded"
     actual: Actual | None = None
     arguments_digest: Digest | None = None
     """Digest of the arguments really used; needed where obligations concern the arguments."""

@@ -269,6 +269,21 @@ def test_records_reach_a_sink_and_stay_when_the_server_is_gone(serve: Start, fol
     assert answered in {record["id"] for record in stored(folder / ".fleetward")}
 
 
+def test_a_server_that_stops_takes_in_the_last_records_first(serve: Start, folder: Path) -> None:
+    server = serve()
+    answered = {server.decide(agent)[1]["id"] for agent in (READER, WRITER) for _ in range(20)}
+    server.stop()
+    assert answered <= {record["id"] for record in stored(folder / ".fleetward")}
+
+
+def test_an_outcome_without_a_status_is_a_success(serve: Start) -> None:
+    server = serve()
+    decision = server.decide(READER)[1]["id"]
+    status, answer = post(f"{server.address(READER)}/v1/decisions/{decision}/outcome", b'{"actual": {"records": 3}}')
+    assert (status, answer["decision"]) == (200, "Allow")
+    until(lambda: any(r.get("status") == "Succeeded" for r in server.records()), "the outcome is on record")
+
+
 def _ids(server: Serve) -> set[str]:
     return {record["id"] for record in server.records()}
 

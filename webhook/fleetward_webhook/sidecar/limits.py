@@ -22,9 +22,9 @@ class Limits:
     """How long a body may take to arrive once its headers are there."""
     idle_seconds: float = 75.0
     """How long a connection may stay without a complete request head."""
-    rate: float = 5_000.0
+    rate: float = 10_000.0
     """Requests a second in the long run."""
-    burst: int = 10_000
+    burst: int = 20_000
     connections: int = 512
 
 

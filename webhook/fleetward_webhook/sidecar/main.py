@@ -29,6 +29,9 @@ from fleetward_webhook.sidecar.link import Link
 from fleetward_webhook.sidecar.metrics import Metrics
 from fleetward_webhook.sidecar.service import Service
 
+DELIVERY_SECONDS = 2.0
+"""How long a webhook that stops waits for the hub to take what is spooled; the rest waits for its next start."""
+
 DEFAULT_LISTEN = "http://127.0.0.1:8180"
 
 _log = logging.getLogger(__name__)
@@ -109,6 +112,9 @@ async def _serve(settings: Settings, spool: Spool, stopping: asyncio.Event) -> N
         finally:
             _log.info("stopping")
             await server.stop()
+            if link.connected:
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(link.delivered(), DELIVERY_SECONDS)
             following.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await following
