@@ -1,0 +1,107 @@
+"""Changes of operating mode are recorded once each, whoever was running when they were made."""
+
+from support import make
+from support.streams import World, until
+
+from fleetward.audit.query import RecordQuery
+from fleetward.audit.record import ModeChangeRecord
+from fleetward.registry.registry import Remove, Upsert
+from fleetward.resources import Agent
+from fleetward.resources.base import SET_BY_ANNOTATION
+
+
+def recorded(world: World) -> list[ModeChangeRecord]:
+    records = [stored.record for stored in world.store.read(RecordQuery(types=("ModeChange",)))]
+    return [record for record in records if isinstance(record, ModeChangeRecord)]
+
+
+def brief(world: World) -> list[tuple[str, str, str]]:
+    return [(record.subject, record.before, record.after) for record in recorded(world)]
+
+
+async def test_a_pause_and_its_end_are_recorded_with_who_and_why(world: World) -> None:
+    registry = make.registry()
+    await world.hub_up(registry)
+    agent = make.agent("alpha", operatingMode="Paused", operatingReason="odd exports")
+    data = agent.model_dump(by_alias=True, mode="json", exclude_none=True)
+    data["metadata"]["annotations"] = {SET_BY_ANNOTATION: "Paused by ops@example.com"}
+    paused = registry.apply([Upsert(Agent.model_validate(data))])
+    world.hub.publish(paused)
+    await until(lambda: len(recorded(world)) == 1)
+    (record,) = recorded(world)
+    assert (record.subject, record.agent) == ("Agent reports/alpha", "reports/alpha")
+    assert (record.before, record.after) == ("Running", "Paused")
+    assert (record.reason, record.set_by) == ("odd exports", "ops@example.com")
+    assert record.registry_version == paused.version
+
+    world.hub.publish(registry)
+    await until(lambda: len(recorded(world)) == 2)
+    record = recorded(world)[-1]
+    assert (record.before, record.after, record.set_by) == ("Paused", "Running", "")
+
+
+async def test_a_fleet_is_a_subject_of_its_own(world: World) -> None:
+    await world.hub_up(make.registry())
+    world.hub.publish(make.registry().apply([Upsert(make.fleet("all", operatingMode="Stopped"))]))
+    await until(lambda: brief(world) == [("AgentFleet all", "Running", "Stopped")])
+    assert recorded(world)[0].agent is None
+
+
+async def test_a_quick_pause_and_resume_are_both_recorded(world: World) -> None:
+    registry = make.registry()
+    await world.hub_up(registry)
+    paused = registry.apply([Upsert(make.agent("alpha", operatingMode="Paused"))])
+    for _ in range(3):
+        world.hub.publish(paused)
+        world.hub.publish(registry)
+    await until(lambda: len(brief(world)) == 6)
+    assert [after for *_, after in brief(world)] == ["Paused", "Running"] * 3
+
+
+async def test_a_restart_records_nothing_but_what_changed_meanwhile(world: World) -> None:
+    registry = make.registry(("alpha", "beta")).apply([Upsert(make.agent("alpha", operatingMode="Paused"))])
+    await world.hub_up(registry)
+    await until(lambda: len(brief(world)) == 1)
+    for _ in range(2):
+        await world.hub_down()  # waits until all is recorded
+        await world.hub_up(registry)
+    await world.hub_down()
+    assert len(brief(world)) == 1
+
+    changed = registry.apply(
+        [
+            Upsert(make.agent("alpha", operatingMode="Quarantined")),
+            Upsert(make.agent("beta", operatingMode="Paused")),
+        ]
+    )
+    await world.hub_up(changed)
+    await world.hub_down()
+    assert sorted(brief(world)[1:]) == [
+        ("Agent reports/alpha", "Paused", "Quarantined"),
+        ("Agent reports/beta", "Running", "Paused"),
+    ]
+
+
+async def test_a_resource_that_goes_and_comes_back_running_is_recorded_as_resumed(world: World) -> None:
+    paused = make.registry(("alpha",), operatingMode="Paused")
+    await world.hub_up(paused)
+    await until(lambda: len(brief(world)) == 1)
+    world.hub.publish(paused.apply([Remove("Agent", "reports/alpha")]))
+    world.hub.publish(make.registry(("alpha",)))
+    await until(lambda: brief(world)[1:] == [("Agent reports/alpha", "Paused", "Running")])
+
+
+async def test_a_full_store_delays_the_record_and_not_the_pause(world: World) -> None:
+    registry = make.registry()
+    await world.hub_up(registry)
+    sidecar = await world.connected()
+    world.store_connection.execute(
+        "CREATE TEMP TRIGGER full BEFORE INSERT ON main.records BEGIN SELECT RAISE(FAIL, 'full'); END"
+    )
+    world.hub.publish(registry.apply([Upsert(make.agent("alpha", operatingMode="Paused"))]))
+    await until(lambda: sidecar.slices[-1].items.agents["reports/alpha"].mode.operating_mode == "Paused")
+    await until(lambda: "full" in world.hub.status().store_problem)
+    assert brief(world) == []
+    world.store_connection.execute("DROP TRIGGER full")
+    await until(lambda: brief(world) == [("Agent reports/alpha", "Running", "Paused")])
+    await until(lambda: not world.hub.status().store_problem)
