@@ -38,6 +38,7 @@ CREATE INDEX records_by_agent ON records(agent, position) WHERE agent IS NOT NUL
 CREATE INDEX records_by_run ON records(run, position) WHERE run IS NOT NULL;
 CREATE INDEX records_by_decision_id ON records(decision_id, position) WHERE decision_id IS NOT NULL;
 CREATE INDEX records_by_time ON records(time);
+CREATE INDEX records_of_modes ON records(position) WHERE type = 'ModeChange';
 CREATE TABLE writers(
   writer TEXT PRIMARY KEY,
   workload TEXT NOT NULL,

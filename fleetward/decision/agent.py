@@ -42,7 +42,7 @@ class AgentEngine:
     def __init__(
         self,
         agent: Agent,
-        policies: list[Policy],
+        policies: Mapping[str, Policy],
         catalogs: CatalogIndex,
         roles: Mapping[str, Role],
         runtime: Runtime,
@@ -62,7 +62,10 @@ class AgentEngine:
             "labels": agent.labels,
             "fleets": list(agent.fleets),
         }
-        self.rules = [rule for policy in policies for rule in make_ready(policy, agent, runtime)]
+        known = [policies[key] for key in agent.policies if key in policies]
+        self.rules = [rule for policy in known for rule in make_ready(policy, agent, runtime)]
+        missing = ", ".join(key for key in agent.policies if key not in policies)
+        self._torn = f"policies that concern {agent.key} did not arrive here: {missing}" if missing else None
         self._index: GlobIndex[ReadyRule] = GlobIndex()
         for rule in self.rules:
             for glob in rule.names:
@@ -95,6 +98,8 @@ class AgentEngine:
 
     def review(self, opened: OpenDecision, outcome: OutcomeRequest) -> Judgement:
         """Judge the outcome of an action that was allowed."""
+        if self._torn is not None:
+            return Judgement("Deny", self._torn)
         phase: Phase = "During" if outcome.status == "Running" else "After"
         phases = self._phases(opened.action)
         judgement = phases.later[phase].judge(
@@ -125,8 +130,10 @@ class AgentEngine:
         trusted, declared = classified.facts, with_declared(classified.facts, action)
         believe = agent.declared_facts == "Trusted"
         met = {id(r): r for r in self._index.find(action.name) if r.kinds is None or action.kind in r.kinds}
-        remedy = f"State it in an ActionCatalog entry for {action.name}" + (
-            f", or set declaredFacts: Trusted on AgentFleet {' and '.join(agent.fleets)}." if agent.fleets else "."
+        remedy = (
+            f"State it in an ActionCatalog entry for {action.name}"
+            + (", save for labels" if declared.labels != trusted.labels else "")  # a catalog has none
+            + (f", or set declaredFacts: Trusted on AgentFleet {' and '.join(agent.fleets)}." if agent.fleets else ".")
         )
 
         def plan(phase: Phase, default: Default) -> Plan:
@@ -147,7 +154,7 @@ class AgentEngine:
         return _Phases(
             before=before,
             facts=recorded_facts(held),
-            refusal=classified.conflict or self._refusal(action, trusted, declared, held),
+            refusal=self._torn or classified.conflict or self._refusal(action, trusted, declared, held),
             later=later,
             keep_arguments=any(p.reads_arguments for p in later.values()),
         )
@@ -191,7 +198,8 @@ class AgentEngine:
                 f"whom {action.name} goes to; give it a target in an ActionCatalog entry"
             )
         key = target if "/" in target else f"{self.agent.namespace}/{target}"
-        if key in may.agents or self._roles.get(key) in may.roles:
+        neighbour = key.startswith(f"{self.agent.namespace}/")  # the slice may hold the roles of other namespaces, too
+        if key in may.agents or (neighbour and self._roles.get(key) in may.roles):
             return None
         allowed = ", ".join([*(f"role {role}" for role in may.roles), *may.agents]) or "nobody"
         return f"{self.agent.key} may not delegate to {key}; spec.mayDelegateTo allows {allowed}"

@@ -12,11 +12,14 @@ from fleetward.decision.action import MAX_COUNT
 MAX_DEPTH = 32
 """How deep arguments and results may be nested."""
 
+MAX_VALUES = 10_000
+"""How many values arguments, or a result, may hold: an expression may compare each with each, and must end soon."""
+
 _sorted = msgspec.json.Encoder(order="sorted").encode
 
 
 class CanonicalError(ValueError):
-    """The data has no canonical form: a number JSON cannot hold exactly, or nested too deep. Says where."""
+    """The data has no canonical form: no JSON, a number JSON cannot hold exactly, nested too deep. Says where."""
 
     def __init__(self, path: str, message: str) -> None:
         super().__init__(f"{path}: {message}")
@@ -31,29 +34,44 @@ def digest(value: Any, path: str = "$") -> str:
     """
     # The RFC's own encoder is needed only for floats and for keys outside ASCII; without those, sorting
     # the keys is all it would do, and that is forty times faster.
-    encoded = _sorted(value) if _is_plain(value, path, 0) else rfc8785.dumps(value)
+    try:
+        encoded = _sorted(value) if _Walk(path).is_plain(value, path, 0) else rfc8785.dumps(value)
+    except (UnicodeEncodeError, rfc8785.CanonicalizationError):  # numbers, types and depth were looked at before
+        raise CanonicalError(path, "found text with a lone surrogate, allowed Unicode") from None
     return "sha256:" + hashlib.sha256(encoded).hexdigest()
 
 
-def _is_plain(value: Any, path: str, depth: int) -> bool:
-    """Check depth and numbers; say whether sorting keys suffices to make `value` canonical."""
-    kind = type(value)
-    if kind is str or kind is bool or value is None:
-        return True
-    if kind is int or kind is float:
-        return _is_plain_number(value, path)
-    if depth >= MAX_DEPTH:
-        raise CanonicalError(path, f"nested deeper than {MAX_DEPTH} levels")
-    plain = True
-    if kind is dict:
-        for key, item in value.items():
-            plain &= _is_plain(item, f"{path}.{key}" if depth < 3 else path, depth + 1) & key.isascii()
-        return plain
-    if kind is list or kind is tuple:
+class _Walk:
+    """One walk over data: checks depth, number of values and numbers."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._values = 0
+
+    def is_plain(self, value: Any, path: str, depth: int) -> bool:
+        """Say whether sorting keys suffices to make `value` canonical. Raises CanonicalError."""
+        kind = type(value)
+        if kind is str or kind is bool or value is None:
+            return True
+        if kind is int or kind is float:
+            return _is_plain_number(value, path)
+        if kind is not dict and kind is not list and kind is not tuple:
+            raise CanonicalError(path, f"found {kind.__name__}, which is not JSON data")
+        self._values += len(value)
+        if self._values > MAX_VALUES:
+            raise CanonicalError(self._path, f"holds more than {MAX_VALUES} values")
+        if depth >= MAX_DEPTH:
+            raise CanonicalError(path, f"nested deeper than {MAX_DEPTH} levels")
+        plain = True
+        if kind is dict:
+            for key, item in value.items():
+                if type(key) is not str:
+                    raise CanonicalError(path, f"found a key of type {type(key).__name__}, allowed text")
+                plain &= self.is_plain(item, f"{path}.{key}" if depth < 3 else path, depth + 1) & key.isascii()
+            return plain
         for item in value:
-            plain &= _is_plain(item, path, depth + 1)
+            plain &= self.is_plain(item, path, depth + 1)
         return plain
-    raise CanonicalError(path, f"found {kind.__name__}, which is not JSON data")
 
 
 def _is_plain_number(value: float, path: str) -> bool:

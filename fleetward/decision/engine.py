@@ -38,7 +38,7 @@ class Engine:
             and all(old.policies.get(p) == new.policies.get(p) for p in agent.policies)
             else AgentEngine(
                 agent,
-                [new.policies[p] for p in agent.policies if p in new.policies],
+                new.policies,
                 self._catalogs,
                 new.roles,
                 self._runtime,

@@ -36,7 +36,9 @@ class _Node(Generic[T]):
             return self.any_segment
         if "*" in segment:
             if segment not in self.partial:
-                pattern = "[^.]*".join(re.escape(part) for part in segment.split("*"))
+                first, *middle, last = map(re.escape, segment.split("*"))
+                # Atomic groups: where a part was found first is where it counts, so time stays linear for any glob.
+                pattern = first + "".join(f"(?>[^.]*?{part})" for part in middle if part) + "[^.]*" + last
                 self.partial[segment] = (re.compile(pattern), _Node())
             return self.partial[segment][1]
         return self.literal.setdefault(segment, _Node())

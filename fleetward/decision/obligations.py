@@ -21,23 +21,26 @@ class ObligationError(ValueError):
 
 
 def apply_to_arguments(arguments: Mapping[str, Any], obligations: Iterable[Obligation]) -> dict[str, Any]:
-    """Give the arguments an action may be run with. Raises ObligationError."""
-    held: Any = dict(arguments)
-    for obligation in obligations:
-        root, *path = obligation.field.split(".")
-        if root == "arguments":
-            held = _edit(held, path, _Editor(obligation))
-    result: dict[str, Any] = held
-    return result
+    """Give the arguments an action may be run with: clamped, then redacted. Raises ObligationError."""
+    owed = [obligation for obligation in obligations if obligation.field.startswith("arguments.")]
+    clamps = [obligation for obligation in owed if obligation.type == "Clamp"]
+    held: dict[str, Any] = dict(arguments)
+    # A clamp sets what is absent, which another one may have to hold; each only adds or lowers, so this comes to rest.
+    while (clamped := _carry_out(clamps, held)) != held:
+        held = clamped
+    redacted: dict[str, Any] = _carry_out((obligation for obligation in owed if obligation.type == "Redact"), held)
+    return redacted
 
 
 def apply_to_result(result: Any, obligations: Iterable[Obligation]) -> Any:
     """Give the result as it may be used. Raises ObligationError."""
+    return _carry_out((obligation for obligation in obligations if obligation.field.startswith("result.")), result)
+
+
+def _carry_out(obligations: Iterable[Obligation], data: Any) -> Any:
     for obligation in obligations:
-        root, *path = obligation.field.split(".")
-        if root == "result":
-            result = _edit(result, path, _Editor(obligation))
-    return result
+        data = _edit(data, obligation.field.split(".")[1:], _Editor(obligation))
+    return data
 
 
 def concern(obligations: Iterable[Obligation], root: str) -> bool:
@@ -65,11 +68,14 @@ class _Editor:
             return self._maximum
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise ObligationError(self._field, f"must be a number to be clamped, found {value!r:.40}")
-        return min(value, self._maximum)
+        return value if value <= self._maximum else self._maximum  # noqa: FURB136  # min() lets a NaN pass
 
     def absent(self, rest: list[str]) -> Any:
-        """Give what to put where the path ends early: an absent limit would mean no limit, so it is set."""
-        if not self._clamps:
+        """Give what to put where the path ends early: an absent limit would mean no limit, so it is set.
+
+        None: nothing. There are no elements yet that a `*` further on could stand for.
+        """
+        if not self._clamps or "*" in rest:
             return None
         value: Any = self._maximum
         for step in reversed(rest):

@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 
 from fleetward.decision.action import OutcomeRequest
-from fleetward.decision.canonical import digest
+from fleetward.decision.canonical import CanonicalError, digest
 from fleetward.decision.evaluation import Evaluation, OpenDecision
 from fleetward.decision.judgement import Judgement
 from fleetward.decision.obligations import ObligationError, apply_to_arguments, concern, unmet
@@ -23,10 +23,9 @@ def constrain(evaluation: Evaluation) -> None:
         return
     try:
         held = apply_to_arguments(action.arguments or {}, evaluation.judgement.obligations)
-    except ObligationError as error:
+        evaluation.expected_digest = digest(held, "arguments")
+    except (ObligationError, CanonicalError) as error:
         evaluation.judgement = evaluation.judgement.refused(f"an obligation cannot be carried out: {error}")
-    else:
-        evaluation.expected_digest = digest(held)
 
 
 def settle(opened: OpenDecision, outcome: OutcomeRequest, judgement: Judgement) -> Judgement:

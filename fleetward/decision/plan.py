@@ -71,7 +71,8 @@ class Plan:
         self.reads_arguments = any(r.program is not None and "arguments" in r.program.source for r in met)
         self._known: dict[object, Judgement] = {}
         view = None if self._adds else _SKIP
-        self.settled = None if any(r.conditional for r in met) else self._judge(action, None, view, view)
+        untold = msgspec.structs.replace(action, estimate=None)  # it is not part of what the plan is kept under
+        self.settled = None if any(r.conditional for r in met) else self._judge(untold, None, view, view)
         """The judgement, where no expression has to be asked."""
 
     def _meeting(self, rules: list[ReadyRule], *, facts: FactSets, exclude_on: FactSets) -> list[ReadyRule]:
@@ -84,8 +85,10 @@ class Plan:
         if self.settled is not None:
             return self.settled
         known, told = self._trusted.estimate, declared_estimate(action)
-        believed = overridden(known, told)
-        trusted, largest = (believed, believed) if self._believe else (known, larger(known, told))
+        trusted = largest = believed = known
+        if told is not None and told != known:
+            believed = overridden(known, told)
+            trusted, largest = (believed, believed) if self._believe else (known, larger(known, told))
 
         def activation(variables: Mapping[str, Any], estimate: msgspec.Struct | None) -> object:
             amounts = {} if estimate is None else msgspec.to_builtins(estimate)
@@ -110,7 +113,7 @@ class Plan:
         key = (trusted, declared, believed, told)
         judgement = self._known.get(key)
         if judgement is None:
-            advice = [left_out(hit.rule, hit.error) for hit in trusted if isinstance(hit, Erred)]
+            advice = sorted(left_out(hit.rule, hit.error) for hit in trusted if isinstance(hit, Erred))
             counted = [[hit for hit in hits if isinstance(hit, Hit)] for hits in (trusted, declared, believed or ())]
             if believed is not None:
                 advice.extend(self._advice(action, [*counted[0], *counted[1]], counted[2]))

@@ -1,6 +1,7 @@
 """Request bodies, read strictly: what is wrong is told by field, found and allowed."""
 
 import difflib
+import json
 import re
 from typing import Any, TypeVar, get_args
 
@@ -53,6 +54,18 @@ _AT = re.compile(r"^(?P<what>.*?)(?: - at `\$(?P<path>.*)`)?$", re.DOTALL)
 _MISSING = re.compile(r"Object missing required field `(\w+)`")
 _UNKNOWN = re.compile(r"Object contains unknown field `(.*)`", re.DOTALL)
 _PATTERN = re.compile(r"Expected `str` matching regex '(.*)'", re.DOTALL)
+_EXPECTED = re.compile(r"Expected `(?P<kinds>[\w |]+)`(?P<bound>.*?)(?:, got `(?P<got>\w+)`)?$")
+
+_KINDS = {
+    "str": "text",
+    "int": "a whole number",
+    "float": "a number",
+    "bool": "true or false",
+    "array": "a list",
+    "object": "an object",
+    "null": "null",
+}
+"""JSON's types, in words, by the names msgspec gives them."""
 
 
 def _explain(text: str, data: Any, shape: type[msgspec.Struct]) -> RequestError:
@@ -71,9 +84,14 @@ def _explain(text: str, data: Any, shape: type[msgspec.Struct]) -> RequestError:
     found = "" if value is None else f"found {_shorten(value)}; "
     if pattern := _PATTERN.match(what):
         words = PATTERNS.get(pattern[1].encode().decode("unicode_escape"), f"text that matches {pattern[1]}")
-        return error("", f"{found}allowed is {words}")
+        return error("", f"{found}allowed: {words}")
     if what.startswith("Invalid enum value"):
         return error("", f"{found}allowed: {', '.join(_choices(path, shape))}")
+    if expected := _EXPECTED.match(what):
+        kinds = " or ".join(_KINDS.get(kind, kind) for kind in expected["kinds"].split(" | "))
+        if not found and expected["got"]:
+            found = f"found {_KINDS.get(expected['got'], expected['got'])}; "
+        return error("", f"{found}allowed: {kinds}{expected['bound']}")
     return error("", f"{found}{what[0].lower()}{what[1:]}")
 
 
@@ -123,5 +141,5 @@ def _value_at(data: Any, path: str) -> Any:
 
 
 def _shorten(value: object) -> str:
-    text = repr(value)
+    text = json.dumps(value, ensure_ascii=False)  # as the client wrote it, control characters escaped
     return text if len(text) <= 60 else text[:57] + "..."

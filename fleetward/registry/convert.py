@@ -56,12 +56,12 @@ def agent_item(agent: Agent, fleets: Iterable[AgentFleet], policies: Iterable[st
         owner=agent.spec.owner,
         risk_tier=agent.spec.risk_tier,
         labels=agent.metadata.labels,
-        data_classes=None if agent.spec.data_classes is None else tuple(agent.spec.data_classes),
+        data_classes=None if agent.spec.data_classes is None else tuple(sorted(agent.spec.data_classes)),
         may_delegate_to=None
         if may is None
         else sl.Delegates(
-            roles=tuple(may.roles),
-            agents=tuple(name if "/" in name else f"{namespace}/{name}" for name in may.agents),
+            roles=tuple(sorted(may.roles)),
+            agents=tuple(sorted(name if "/" in name else f"{namespace}/{name}" for name in may.agents)),
         ),
         fleets=tuple(fleet.key for fleet in fleets),
         default_decision=strictest.spec.default_decision if strictest else "Deny",

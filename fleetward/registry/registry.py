@@ -112,7 +112,10 @@ class Registry:
         return sorted(found, key=lambda sink: sink.key)
 
     def apply(self, changes: Iterable[RegistryChange]) -> Registry:
-        """Give the registry with the changes made. What does not change anything is passed over."""
+        """Give the registry with the changes made. What does not change anything is passed over.
+
+        Raises ValueError for a resource that is not in the scope of its kind.
+        """
         builder = _Builder(self)
         for change in changes:
             match change:
@@ -172,6 +175,8 @@ class _Builder:
         old = self._new.resources.get(key)
         if old == resource:
             return
+        if resource is not None:
+            _check_scope(resource)
         total = self._new.sum - (fingerprint(old) if old else 0) + (fingerprint(resource) if resource else 0)
         resources = _put(self._new.resources, key, resource)
         self._new = replace(self._new, resources=resources, sum=total % _MODULUS)
@@ -263,6 +268,17 @@ class _Builder:
             labels = self._new.namespace_labels(namespace)
             agents = self._new.agents_in.get(namespace) or HashTrieMap()
             yield from (agent for agent in agents.values() if _is_subject(agent, labels, policy))
+
+
+def _check_scope(resource: Resource) -> None:
+    """Refuse what would be filed in the wrong place: an AgentPolicy of no namespace must not reach all of them."""
+    namespace = resource.metadata.namespace
+    if resource.SCOPE == "Namespaced" and namespace is None:
+        raise ValueError(f"{resource.key}: metadata.namespace is missing; {resource.kind} is namespaced")
+    if resource.SCOPE == "Cluster" and namespace is not None:
+        raise ValueError(
+            f"{resource.key}: metadata.namespace: found {namespace}, allowed none; {resource.kind} is cluster-scoped"
+        )
 
 
 def _is_member(agent: Agent, namespace_labels: Mapping[str, str], fleet: AgentFleet) -> bool:

@@ -8,7 +8,7 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from fleetward.decision.action import Actual, Answer, OutcomeRequest
-from fleetward.decision.canonical import digest
+from fleetward.decision.canonical import CanonicalError, digest
 from fleetward.decision.obligations import apply_to_arguments, apply_to_result, concern
 from fleetward.registry.slice import Obligation
 from fleetward.sdk.asking import DECISIONS, NoAnswer, read_reply
@@ -137,9 +137,16 @@ def _plain_result(result: Any) -> tuple[Any, str | None]:
 
 
 def _sendable(result: Any, *, needed: bool) -> Any:
-    if result is UNSET or needed or len(_encode(result)) <= SENT_RESULT_BYTES:
+    """Give the result if it is to be sent: where it is needed, or is small enough for the webhook to look at."""
+    if result is UNSET or needed:
         return result
-    return UNSET
+    if len(_encode(result)) > SENT_RESULT_BYTES:
+        return UNSET
+    try:
+        digest(result)
+    except CanonicalError:
+        return UNSET
+    return result
 
 
 def _presentable(text: str) -> str:

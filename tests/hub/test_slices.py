@@ -90,6 +90,20 @@ async def test_after_a_restart_of_the_hub_only_the_difference_travels(world: Wor
     assert world.proxy.down_bytes - before < 800
 
 
+async def test_a_change_for_others_while_the_hub_was_down_moves_only_the_version(world: World) -> None:
+    registry = make.registry(("alpha", "beta"), policies=100)
+    await world.hub_up(registry)
+    await world.proxy.start()
+    sidecar = await world.connected(address=world.proxy.address)
+    await world.hub_down()
+    before = world.proxy.down_bytes
+    registry = registry.apply([Upsert(make.agent("beta", operatingMode="Paused"))])
+    await world.hub_up(registry)
+    await sidecar.reaches(registry)
+    await until(sidecar.authority.live)
+    assert world.proxy.down_bytes - before < 1_000
+
+
 async def test_what_was_removed_while_the_hub_was_down_is_gone_after_it(world: World) -> None:
     registry = make.registry(("alpha", "beta"))
     await world.hub_up(registry)

@@ -300,6 +300,16 @@ async def test_what_was_not_acknowledged_is_sent_again(hub: PlayedHub, side: Sid
     assert [msgspec.json.decode(record)["seq"] for record in batch.records] == [3]
 
 
+async def test_what_was_in_flight_when_the_connection_ended_does_not_block_the_next(hub: PlayedHub, side: Side) -> None:
+    side.write(messages.MAX_IN_FLIGHT_RECORDS + 10)
+    connection = await hub.next()
+    for _ in range(messages.MAX_IN_FLIGHT_RECORDS // messages.MAX_BATCH_RECORDS):
+        await connection.expect(messages.Records)
+    await connection.ws.close()
+    batch = await (await hub.next()).expect(messages.Records)
+    assert msgspec.json.decode(batch.records[0])["seq"] == 1
+
+
 async def test_an_acknowledgement_of_what_was_never_written_is_not_believed(hub: PlayedHub, side: Side) -> None:
     connection = await hub.next()
     side.write(1)

@@ -77,8 +77,6 @@ class Intake:
     def put(self, lane: Lane, lines: Sequence[bytes]) -> None:
         """Take records that came over a link. Raises BadRecordsError, and then takes none."""
         lane.take(lines)
-        if lane not in self._lanes:
-            return  # the link is being ended, and the sidecar will send them again
         self._idle.clear()
         self._wake.set()
 

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fleetward.audit.forward import Forwarder
-
 from fleetward.audit.store import Store, StoreError
 from fleetward.registry.registry import Registry
 from fleetward.resources.finding import Finding
