@@ -78,13 +78,14 @@ def agent_item(agent: Agent, fleets: Iterable[AgentFleet], policies: Iterable[st
 def mode_of(resource: Agent | AgentFleet) -> sl.Mode:
     """Give the operating mode a resource sets, and who set it: the annotation, if it speaks of this very mode."""
     mode = resource.spec.operating_mode
-    if mode == "Running":
-        return sl.Mode()
     said, _, who = resource.metadata.annotations.get(SET_BY_ANNOTATION, "").partition(" by ")
+    set_by = who if said == mode else ""
+    if mode == "Running":
+        return sl.Mode(set_by=set_by)
     return sl.Mode(
         operating_mode=mode,
         reason=resource.spec.operating_reason,
-        set_by=who if said == mode else "",
+        set_by=set_by,
         source=f"{resource.kind} {resource.key}",
     )
 

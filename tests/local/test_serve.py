@@ -83,6 +83,7 @@ def test_an_edit_stops_an_agent_at_its_next_call_and_another_lets_it_go(serve: S
         ("Agent shop/reader", "Running", "Paused"),
         ("Agent shop/reader", "Paused", "Running"),
     ]
+    assert all(r["setBy"].startswith("an edit of agents.yaml (owned by ") for r in _mode_changes(server))
 
 
 def test_a_fleet_stops_all_its_agents(serve: Start, folder: Path) -> None:
@@ -103,6 +104,8 @@ def test_pause_and_resume_by_command(serve: Start, folder: Path) -> None:
     _fleetward("resume", READER, "--dir", str(folder), "--by", "alice")
     until(lambda: server.decision(READER) == "Allow", "the agent runs again")
     after = (folder / "agents.yaml").read_text()
+    until(lambda: len(_mode_changes(server)) == 2, "both changes are recorded")
+    assert [r["setBy"] for r in _mode_changes(server)] == ["alice", "alice"]
     assert "# a comment that stays" in after
     assert after.splitlines()[-6:] == before.splitlines()[-6:], "the other document is as it was"
 

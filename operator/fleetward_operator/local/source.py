@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import getpass
 import time
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -50,7 +50,10 @@ class FolderSource:
         self._pending = bool(content.pending)
         files = {(loaded.resource.kind, loaded.resource.key): loaded.file for loaded in content.resources}
         update = self._last_good.update(content)
-        resources = [_who_set_mode(r, files.get((r.kind, r.key))) for r in update.resources]
+        before = self._registry.resources
+        resources = [
+            _who_set_mode(r, before.get((r.kind, r.key)), files.get((r.kind, r.key))) for r in update.resources
+        ]
         self._registry = self._registry.replace_all(resources, self._last_good.namespaces)
         self._read_at = time.monotonic()
         return Reading(self._registry, update.findings)
@@ -102,16 +105,22 @@ class FolderSource:
         changed.set()  # wakes whoever waits for a change, to see that it is over
 
 
-def _who_set_mode(resource: Resource, file: str | None) -> Resource:
-    """Say who set an operating mode where the YAML does not: the owner of the file that was edited."""
-    if not isinstance(resource, Agent | AgentFleet) or resource.spec.operating_mode == "Running" or file is None:
+def _who_set_mode(resource: Resource, before: Resource | None, file: str | None) -> Resource:
+    """Say who set an operating mode where the YAML does not: whoever owns the file that was edited."""
+    if not isinstance(resource, Agent | AgentFleet) or file is None:
         return resource
     mode = resource.spec.operating_mode
     if resource.metadata.annotations.get(SET_BY_ANNOTATION, "").startswith(f"{mode} by "):
         return resource
-    note = {SET_BY_ANNOTATION: f"{mode} by an edit of {Path(file).name} (owned by {_owner(file)})"}
-    metadata = resource.metadata.model_copy(update={"annotations": {**resource.metadata.annotations, **note}})
-    return resource.model_copy(update={"metadata": metadata})
+    note = None
+    if isinstance(before, Agent | AgentFleet) and before.spec.operating_mode == mode:
+        note = before.metadata.annotations.get(SET_BY_ANNOTATION)
+    elif before is not None or mode != "Running":
+        note = f"{mode} by an edit of {Path(file).name} (owned by {_owner(file)})"
+    if note is None:
+        return resource
+    annotations = {**resource.metadata.annotations, SET_BY_ANNOTATION: note}
+    return resource.model_copy(update={"metadata": resource.metadata.model_copy(update={"annotations": annotations})})
 
 
 def _owner(file: str) -> str:
@@ -119,8 +128,3 @@ def _owner(file: str) -> str:
         return Path(file).owner()
     except (OSError, KeyError):
         return getpass.getuser()
-
-
-def in_words(findings: Iterable[Finding]) -> list[str]:
-    """Give findings as lines."""
-    return [str(finding) for finding in findings]
