@@ -15,10 +15,10 @@ from typing import Protocol
 from fleetward.audit.query import RecordQuery, utc
 from fleetward.audit.record import ModeChangeRecord, Record
 from fleetward.audit.store import StoredRecord, StoreError
+from fleetward.registry.convert import mode_of
 from fleetward.registry.registry import Registry
 from fleetward.registry.slice import OperatingMode
 from fleetward.resources import Agent, AgentFleet
-from fleetward.resources.base import SET_BY_ANNOTATION
 
 RETRY_SECONDS = 1.0
 """Before a store that failed is tried again."""
@@ -136,8 +136,7 @@ def _subjects(registry: Registry) -> Iterator[tuple[str, Agent | AgentFleet]]:
 def _builder(
     subject: str, resource: Agent | AgentFleet, before: OperatingMode, version: str, at: datetime
 ) -> Callable[[str, str, int], Record]:
-    said, _, who = resource.metadata.annotations.get(SET_BY_ANNOTATION, "").partition(" by ")
-    after = resource.spec.operating_mode
+    after, who = resource.spec.operating_mode, mode_of(resource).set_by
 
     def build(id_: str, writer: str, seq: int) -> ModeChangeRecord:
         return ModeChangeRecord(
@@ -150,7 +149,7 @@ def _builder(
             before=before,
             after=after,
             reason=resource.spec.operating_reason,
-            set_by=who if said == after else "",
+            set_by=who,
             registry_version=version,
         )
 
