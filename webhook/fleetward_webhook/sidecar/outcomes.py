@@ -15,8 +15,8 @@ from fleetward.decision.action import Action, OutcomeRequest
 from fleetward.decision.evaluation import OpenDecision
 from fleetward.registry.slice import Decision, Obligation
 
-MAX_DECISIONS = 20_000
-MAX_BYTES = 8 * 2**20
+MAX_DECISIONS = 10_000
+MAX_BYTES = 4 * 2**20
 """Packed; where rules for outcomes read the arguments, those are kept, and this is what bounds them."""
 MAX_AGE_SECONDS = 3600.0
 
