@@ -27,15 +27,18 @@ class CanonicalError(ValueError):
         self.message = message
 
 
-def digest(value: Any, path: str = "$") -> str:
+def digest(value: Any, path: str = "$", *, big_integers: bool = False) -> str:
     """Give the SHA-256 over the canonical JSON of `value`, as `sha256:<hex>`.
 
-    `path` is where `value` stands, for the message. Raises CanonicalError.
+    `path` is where `value` stands, for the message. With `big_integers`, whole numbers that the RFC has no form for are
+    taken as they are written: a result may hold them, and nobody has to compute its digest anew. Raises CanonicalError.
     """
     # The RFC's own encoder is needed only for floats and for keys outside ASCII; without those, sorting
     # the keys is all it would do, and that is forty times faster.
     try:
-        encoded = _sorted(value) if _Walk(path).is_plain(value, path, 0) else rfc8785.dumps(value)
+        walk = _Walk(path, big_integers=big_integers)
+        plain = walk.is_plain(value, path, 0)
+        encoded = _sorted(value) if plain or walk.met_big_integers else rfc8785.dumps(value)
     except (UnicodeEncodeError, rfc8785.CanonicalizationError):  # numbers, types and depth were looked at before
         raise CanonicalError(path, "found text with a lone surrogate, allowed Unicode") from None
     return "sha256:" + hashlib.sha256(encoded).hexdigest()
@@ -44,9 +47,11 @@ def digest(value: Any, path: str = "$") -> str:
 class _Walk:
     """One walk over data: checks depth, number of values and numbers."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, *, big_integers: bool) -> None:
         self._path = path
         self._values = 0
+        self._big_integers = big_integers
+        self.met_big_integers = False
 
     def is_plain(self, value: Any, path: str, depth: int) -> bool:
         """Say whether sorting keys suffices to make `value` canonical. Raises CanonicalError."""
@@ -54,7 +59,7 @@ class _Walk:
         if kind is str or kind is bool or value is None:
             return True
         if kind is int or kind is float:
-            return _is_plain_number(value, path)
+            return self._is_plain_number(value, path)
         if kind is not dict and kind is not list and kind is not tuple:
             raise CanonicalError(path, f"found {kind.__name__}, which is not JSON data")
         self._values += len(value)
@@ -73,14 +78,15 @@ class _Walk:
             plain &= self.is_plain(item, path, depth + 1)
         return plain
 
-
-def _is_plain_number(value: float, path: str) -> bool:
-    if type(value) is float:
-        if not math.isfinite(value):
-            raise CanonicalError(path, f"found {value}, allowed finite numbers")
-        return False
-    if not -MAX_COUNT <= value <= MAX_COUNT:
-        raise CanonicalError(
-            path, f"found {str(value)[:24]}, allowed whole numbers up to 2^53 - 1; send it as a string"
-        )
-    return True
+    def _is_plain_number(self, value: float, path: str) -> bool:
+        if type(value) is float:
+            if not math.isfinite(value):
+                raise CanonicalError(path, f"found {value}, allowed finite numbers")
+            return False
+        if not -MAX_COUNT <= value <= MAX_COUNT:
+            if not self._big_integers:
+                raise CanonicalError(
+                    path, f"found {str(value)[:24]}, allowed whole numbers up to 2^53 - 1; send it as a string"
+                )
+            self.met_big_integers = True
+        return True

@@ -47,7 +47,7 @@ def check_references(resources: Iterable[Resource]) -> list[tuple[Resource, Loca
     findings: list[tuple[Resource, Location, str]] = []
     for resource in everything:
         for location, kind, name in _references(resource):
-            known = fleets if kind == "AgentFleet" else agents
+            known = fleets if kind == "AgentFleet" else _within_reach(resource, agents)
             if not _exists(name, resource, known):
                 allowed = ", ".join(sorted(known)[:8]) or "none"
                 findings.append((resource, location, f"found {name}, which is no {kind} here; there are: {allowed}"))
@@ -71,6 +71,13 @@ def _references(resource: Resource) -> Iterator[tuple[Location, str, str]]:
                     yield (*at, "fleets", index), "AgentFleet", name
 
 
+def _within_reach(referrer: Resource, agents: set[str]) -> set[str]:
+    """Give the agents a resource can be about: an AgentPolicy, those of its own namespace."""
+    if not isinstance(referrer, AgentPolicy):
+        return agents
+    return {key for key in agents if key.startswith(f"{referrer.metadata.namespace}/")}
+
+
 def _exists(name: str, referrer: Resource, known: set[str]) -> bool:
     namespace = referrer.metadata.namespace
     if name in known or (namespace and f"{namespace}/{name}" in known):
@@ -85,5 +92,5 @@ def _catalog_conflicts(catalogs: list[ActionCatalog]) -> Iterator[tuple[Resource
         for number, entry in enumerate(catalog.spec.entries):
             for position, name in enumerate(entry.names):
                 conflict = None if "*" in name else index.classify(name).conflict
-                if conflict is not None and entry.target is not None:
+                if conflict is not None:
                     yield catalog, ("spec", "entries", number, "names", position), conflict

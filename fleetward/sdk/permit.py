@@ -143,7 +143,7 @@ def _sendable(result: Any, *, needed: bool) -> Any:
     if len(_encode(result)) > SENT_RESULT_BYTES:
         return UNSET
     try:
-        digest(result)
+        digest(result, big_integers=True)
     except CanonicalError:
         return UNSET
     return result

@@ -103,3 +103,14 @@ def test_as_deep_as_allowed_has_a_digest() -> None:
 def test_the_path_is_where_the_caller_says_the_value_stands() -> None:
     with pytest.raises(CanonicalError, match=r"^action\.arguments\.a: found inf"):
         digest({"a": float("inf")}, "action.arguments")
+
+
+def test_big_integers_are_taken_as_written_only_where_that_is_allowed() -> None:
+    id_ = 1_234_567_890_123_456_789
+    with pytest.raises(CanonicalError, match="send it as a string"):
+        digest({"id": id_})
+    written = hashlib.sha256(b'{"a":1.5,"id":1234567890123456789}').hexdigest()
+    assert digest({"id": id_, "a": 1.5}, big_integers=True) == f"sha256:{written}"
+    assert digest({"a": 1.5}, big_integers=True) == digest({"a": 1.5})
+    with pytest.raises(CanonicalError, match="finite"):
+        digest([id_, float("nan")], big_integers=True)

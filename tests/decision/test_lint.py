@@ -127,7 +127,24 @@ def test_where_nothing_exists_the_message_says_so() -> None:
 
 def test_a_name_of_another_namespace_is_no_neighbours() -> None:
     [(_, _, words)] = check_references([agent("clerk", "sales"), policy(ALLOW, subjects={"agents": ["clerk"]})])
-    assert words == "found clerk, which is no Agent here; there are: sales/clerk"
+    assert words == "found clerk, which is no Agent here; there are: none"
+
+
+def test_a_namespaced_policy_reaches_no_agent_of_another_namespace() -> None:
+    known = [agent("clerk", "sales"), agent("worker")]
+    [(_, location, words)] = check_references([*known, policy(ALLOW, subjects={"agents": ["sales/clerk"]})])
+    assert location == ("spec", "subjects", "agents", 0)
+    assert words == "found sales/clerk, which is no Agent here; there are: reports/worker"
+
+
+def test_a_plain_name_without_a_target_shows_that_others_disagree() -> None:
+    plain = catalog({"names": ["a.b"], "riskTags": ["r"]})
+    one, other = (
+        catalog({"names": ["a.*"], "target": "t"}, name="d"),
+        catalog({"names": ["**"], "target": "u"}, name="e"),
+    )
+    [(found_in, location, _)] = check_references([plain, one, other])
+    assert (found_in, location) == (plain, ("spec", "entries", 0, "names", 0))
 
 
 def test_catalogs_that_disagree_about_a_target() -> None:

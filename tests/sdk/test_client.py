@@ -245,6 +245,8 @@ def test_a_result_that_must_be_checked_and_cannot_be_is_refused(client: Client) 
 def test_large_results_are_sent_only_where_they_must_be(client: Client, webhook: Webhook) -> None:
     large = {"email": "a", "text": "x" * 100_000}
     assert client.decide("ToolCall", RUN).succeed(large) is large
+    snowflake = {"id": 1_234_567_890_123_456_789}
+    assert client.decide("ToolCall", RUN).succeed(snowflake) is snowflake
     many = [1] * 20_000  # few bytes, but more values than the webhook takes
     assert client.decide("ToolCall", RUN).succeed(many) is many
     assert "resultDigest" not in records(webhook)[-1]

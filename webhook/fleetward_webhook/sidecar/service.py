@@ -105,7 +105,7 @@ class Service:
         """Answer `POST /v1/decisions/{id}/outcome`. Raises Problem."""
         try:
             outcome = parse_outcome(body)
-            result_digest = None if outcome.result is UNSET else digest(outcome.result, "result")
+            result_digest = None if outcome.result is UNSET else digest(outcome.result, "result", big_integers=True)
         except RequestError as error:
             raise _invalid(error) from None
         except CanonicalError as error:
