@@ -11,6 +11,10 @@ from bench.stats import Samples, interleaved
 from bench.world import CONDITIONAL_REQUEST, REQUEST, governed, other_rules
 
 
+BLOCK = 100
+"""How many decisions the one caller asks for in a row."""
+
+
 def measure(folder: Path, rounds: int) -> tuple[dict[str, Samples], dict[str, float]]:
     """Give the samples and the webhook's resident memory in MiB, with 1,000 rules loaded and audit on."""
     body, conditional = json.dumps(REQUEST).encode(), json.dumps(CONDITIONAL_REQUEST).encode()
@@ -30,7 +34,7 @@ def measure(folder: Path, rounds: int) -> tuple[dict[str, Samples], dict[str, fl
             assert "echo" in name or json.loads(poster())["decision"] == "Allow"
         (webhook,) = psutil.Process(serving.process.pid).children()
         memory = {"webhook at start, MiB": _resident(webhook)}
-        samples = interleaved(posters, rounds)  # type: ignore[arg-type]
+        samples = interleaved(posters, rounds, block=BLOCK)  # type: ignore[arg-type]
         memory["webhook after the run, MiB"] = _resident(webhook)
         return samples, memory
 

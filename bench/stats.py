@@ -37,13 +37,19 @@ def timed(call: Callable[[], object]) -> float:
     return (time.perf_counter_ns() - start) / 1000
 
 
-def interleaved(calls: dict[str, Callable[[], object]], rounds: int, *, warm_up: int = 200) -> dict[str, Samples]:
-    """Measure several calls in turn, so that whatever else the machine does meets all of them alike."""
+def interleaved(
+    calls: dict[str, Callable[[], object]], rounds: int, *, block: int = 1, warm_up: int = 200
+) -> dict[str, Samples]:
+    """Measure several calls in turn, so that whatever else the machine does meets all of them alike.
+
+    `block` is how often each is called before the next one's turn: more than once where the other side of a call is a
+    process that falls asleep meanwhile, which is not what one steady caller sees.
+    """
     for call in calls.values():
         for _ in range(warm_up):
             call()
     micros: dict[str, list[float]] = {name: [] for name in calls}
-    for _ in range(rounds):
+    for _ in range(rounds // block):
         for name, call in calls.items():
-            micros[name].append(timed(call))
+            micros[name].extend(timed(call) for _ in range(block))
     return {name: Samples(name, values) for name, values in micros.items()}

@@ -272,6 +272,25 @@ def test_records_reach_a_sink_and_stay_when_the_server_is_gone(serve: Start, fol
     assert answered in {record["id"] for record in stored(folder / ".fleetward")}
 
 
+@pytest.mark.parametrize(("workload", "decisions"), [("all", ["Allow", "Allow"]), (READER, ["Allow", "Deny"])])
+def test_a_webhook_started_by_hand(serve: Start, tmp_path: Path, workload: str, decisions: list[str]) -> None:
+    hub = f"unix://{tmp_path}/hub.sock"
+    server = serve("--webhooks", "0", "--hub", hub)
+    assert server.ready["webhooks"] == []
+    assert server.ready["hub"] == hub
+    command = [sys.executable, "-m", "fleetward_webhook", "--listen", "http://127.0.0.1:0", "--hub", hub]
+    command += ["--workload", workload, "--spool", str(tmp_path / "spool")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as webhook:
+        try:
+            assert webhook.stdout is not None
+            address = json.loads(webhook.stdout.readline())["address"]
+            server.ready["webhooks"] = [{"address": address, "agents": [READER, WRITER]}]
+            until(lambda: server.decision(READER) == "Allow", "it decides")
+            assert [server.decision(agent) for agent in (READER, WRITER)] == decisions
+        finally:
+            webhook.terminate()
+
+
 def test_a_server_that_stops_takes_in_the_last_records_first(serve: Start, folder: Path) -> None:
     server = serve()
     answered = {server.decide(agent)[1]["id"] for agent in (READER, WRITER) for _ in range(20)}

@@ -37,7 +37,7 @@ def pod_groups(registry: Registry) -> dict[str, frozenset[str]]:
 def at_most(groups: Mapping[str, frozenset[str]], count: int) -> dict[str, frozenset[str]]:
     """Deal the groups out to `count` webhooks, so that each has about as many."""
     dealt: dict[str, frozenset[str]] = {f"webhook-{number + 1}": frozenset() for number in range(count)}
-    for number, name in enumerate(sorted(groups)):
+    for number, name in enumerate(sorted(groups) if count else ()):
         webhook = f"webhook-{number % count + 1}"
         dealt[webhook] |= groups[name]
     return dealt

@@ -26,6 +26,9 @@ from fleetward_operator.local.supervisor import Supervisor
 VIEW_BOUND_SECONDS = 10.0
 """How long the folder may go unread before no authority is given any more."""
 
+ALL = "all"
+"""The workload of a webhook started by hand that decides for every agent."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -97,7 +100,7 @@ class LocalServer:
             hub = await stack.enter_async_context(
                 Hub(
                     store,
-                    WorkloadBinding(self._groups),
+                    WorkloadBinding(self._known),
                     ttl=settings.lease_seconds,
                     view_is_live=lambda: source.age_seconds() < VIEW_BOUND_SECONDS,
                     committed=forwarder.wake,
@@ -120,8 +123,13 @@ class LocalServer:
                 self._changed(reading)
 
     def _groups(self, registry: Registry) -> Mapping[str, frozenset[str]]:
+        """Give the groups that a webhook is started for."""
         groups = pod_groups(registry)
         return groups if self._settings.webhooks is None else at_most(groups, self._settings.webhooks)
+
+    def _known(self, registry: Registry) -> Mapping[str, frozenset[str]]:
+        """Give the groups that a webhook may name: a webhook started by hand is for a pod's agents, or for all."""
+        return {ALL: frozenset(registry.agents), **pod_groups(registry), **self._groups(registry)}
 
     def _say_ready(self, hub: str, supervisor: Supervisor, registry: Registry) -> Ready:
         groups = self._groups(registry)
