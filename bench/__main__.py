@@ -47,11 +47,11 @@ def main() -> None:
 
 def _ratios(growth: dict[str, Samples], over_http: dict[str, Samples]) -> dict[str, float]:
     few, *_, many = (sample.percentile(50) for sample in growth.values())
-    echo, decision, conditional = (sample.percentile(50) for sample in over_http.values())
+    echo, decision, other_echo, conditional = (sample.percentile(50) for sample in over_http.values())
     return {
         "p50 at 10,000 policies / at 10": round(many / few, 3),
         "p50 decision over HTTP / bare echo": round(decision / echo, 3),
-        "p50 decision with CEL over HTTP / bare echo": round(conditional / echo, 3),
+        "p50 decision with CEL over HTTP / bare echo": round(conditional / other_echo, 3),
     }
 
 

@@ -58,12 +58,12 @@ def served(folder: Path, manifests: list[dict[str, Any]], *options: str) -> Iter
 
 
 @contextlib.contextmanager
-def echoing() -> Iterator[int]:
-    """Run a bare aiohttp echo; give its port."""
+def echoing() -> Iterator[tuple[int, int]]:
+    """Run a bare aiohttp echo; give its port and its process id."""
     with subprocess.Popen([sys.executable, "-c", ECHO], stdout=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout is not None
-            yield int(process.stdout.readline())
+            yield int(process.stdout.readline()), process.pid
         finally:
             process.terminate()
 

@@ -86,9 +86,10 @@ def overridden(known: Estimate | None, told: Estimate | None) -> Estimate | None
 
 def declared_estimate(action: Action) -> Estimate | None:
     """Give the estimate an agent declares, as the catalogs' kind of estimate; None where it declares nothing."""
-    if (declared := action.estimate) is None:
+    told = action.estimate
+    if told is None:
         return None
-    return Estimate(*(getattr(declared, field) for field in ESTIMATE_FIELDS))
+    return Estimate(told.input_tokens, told.output_tokens, told.cost_micro_usd, told.calls, told.records)
 
 
 def with_declared(trusted: FactSets, action: Action) -> FactSets:

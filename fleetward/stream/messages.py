@@ -30,8 +30,8 @@ MAX_FRAME_TO_SIDECAR = 64 * 2**20
 MAX_IN_FLIGHT_RECORDS = 512
 """How many records a sidecar may have sent that are not acknowledged yet."""
 
-MAX_BATCH_RECORDS = 128
-MAX_BATCH_BYTES = 256 * 2**10
+MAX_BATCH_RECORDS = 32
+MAX_BATCH_BYTES = 64 * 2**10
 """How much goes into one Records message, save that it holds at least one record."""
 
 Seq = Annotated[int, Meta(ge=0, le=2**53 - 1)]

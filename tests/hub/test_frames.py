@@ -129,8 +129,8 @@ async def test_records_sent_without_waiting_for_acknowledgements_are_refused(wor
     with blocked:  # the store is busy for as long as this lasts
         async with stream(world) as ws:
             await ws.send_str(hello())
-            for first in range(1, 1000, 100):
-                frame = record_frame(*(make.record("raw", n) for n in range(first, first + 100)))
+            for first in range(1, 1000, 20):
+                frame = record_frame(*(make.record("raw", n) for n in range(first, first + 20)))
                 with contextlib.suppress(ConnectionError):
                     await ws.send_str(frame.decode())
             assert "more than 512 records" in await refusal(ws)

@@ -11,7 +11,7 @@ import msgspec
 from fleetward.audit.spool import SpoolError
 from fleetward.stream import messages
 
-LINGER = 0.02
+LINGER = 0.05
 """Seconds that records are gathered for before they are sent, so that decisions share the cost of a frame."""
 
 RETRY = 1.0
