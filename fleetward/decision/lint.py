@@ -7,8 +7,7 @@ from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from typing import TypeAlias
 
-from fleetward.decision.cel import typed
-from fleetward.decision.cel.runtime import ExpressionError
+from fleetward.decision.cel.runtime import ExpressionError, load_runtime
 from fleetward.decision.facts import CatalogIndex
 from fleetward.registry.convert import catalog_item
 from fleetward.registry.slice import Phase
@@ -33,10 +32,20 @@ def check_resource(resource: Resource) -> list[tuple[Location, str]]:
 def _mistake(expression: str, phase: Phase) -> str | None:
     """Say what is wrong with an expression. Remembered: a file is read again at every edit in it."""
     try:
-        typed.check(expression, phase)
+        _check(expression, phase)
     except ExpressionError as error:
         return str(error)
     return None
+
+
+def _check(expression: str, phase: Phase) -> None:
+    """Raise ExpressionError. With the portable runtime alone there are no types: it need only compile."""
+    try:
+        from fleetward.decision.cel import typed  # noqa: PLC0415 - needs Google's runtime
+    except ImportError:
+        load_runtime().compile(expression)
+    else:
+        typed.check(expression, phase)
 
 
 def check_references(resources: Iterable[Resource]) -> list[tuple[Resource, Location, str]]:

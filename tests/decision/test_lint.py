@@ -1,5 +1,7 @@
 """What lint finds: expressions that must not ship, names that refer to nothing, catalogs at odds."""
 
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -161,3 +163,15 @@ def test_catalogs_that_agree_or_never_meet() -> None:
     assert check_references([catalog({"names": ["a", "b"], "target": "t"}, {"names": ["**"], "riskTags": ["r"]})]) == []
     assert check_references([catalog({"names": ["a"], "target": "t"}), catalog({"names": ["b"], "target": "u"})]) == []
     assert check_references([catalog({"names": ["a"], "target": "t"}, {"names": ["*"], "target": "t"})]) == []
+
+
+def test_without_googles_runtime_an_expression_need_only_compile() -> None:
+    """Some platforms have only the portable runtime; a folder is still checked there, if less strictly."""
+    code = (
+        "import sys\n"
+        "sys.modules['cel_expr_python'] = None\n"
+        "from fleetward.decision.lint import _mistake\n"
+        "print(_mistake('action.nme == 1', 'Before') is None, 'nosuch' in _mistake('nosuch == 1', 'Before'))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert done.stdout == "True True\n", done.stderr

@@ -291,6 +291,14 @@ def test_a_webhook_started_by_hand(serve: Start, tmp_path: Path, workload: str, 
             webhook.terminate()
 
 
+def test_records_are_kept_where_data_says(serve: Start, folder: Path, tmp_path: Path) -> None:
+    server = serve("--data", str(tmp_path / "elsewhere"))
+    answered = server.decide(READER)[1]["id"]
+    server.stop()
+    assert answered in {record["id"] for record in stored(tmp_path / "elsewhere")}
+    assert not (folder / ".fleetward").exists()
+
+
 def test_a_server_that_stops_takes_in_the_last_records_first(serve: Start, folder: Path) -> None:
     server = serve()
     answered = {server.decide(agent)[1]["id"] for agent in (READER, WRITER) for _ in range(20)}
