@@ -121,6 +121,32 @@ def test_a_broken_policy_leaves_the_last_good_one_and_says_where_it_is_broken(se
     until(lambda: server.decision(READER) == "Deny", "a pause gets through all the same")
 
 
+def test_who_paused_stays_known_while_the_file_is_broken(serve: Start, folder: Path) -> None:
+    server = serve()
+    replace(folder / "agents.yaml", "Running", "Paused")
+    until(lambda: server.decision(READER) == "Deny", "the agent is paused")
+    said = server.decide(READER)[1]["mode"]
+    assert said["setBy"].startswith("an edit of agents.yaml")
+    replace(folder / "agents.yaml", "kind: Agent\n", "kind: [\n")
+    until(lambda: "agents.yaml:" in server.log, "the mistake is reported")
+    replace(folder / "policies.yaml", "- name: read\n", "- name: reads\n")
+    until(lambda: server.decide(WRITER)[1]["rules"][0]["rule"] == "reads", "a later reading is in force")
+    assert server.decide(READER)[1]["mode"] == said
+
+
+def test_a_pause_waits_for_no_webhook_that_is_being_stopped(serve: Start, folder: Path) -> None:
+    server = serve()
+    writers = next(c for c in server.children if WRITER in " ".join(c.cmdline()))
+    writers.suspend()  # it cannot stop when it is told to: only the time limit ends it
+    second = folder / "agents.yaml"
+    second.write_text(AGENTS.split("---\n")[0])
+    first = server.ready["registryVersion"]
+    until(lambda: server.decide(READER)[1]["registryVersion"] != first, "the second agent is gone")
+    replace(second, "Running", "Paused")
+    until(lambda: server.decision(READER) == "Deny", "the pause is in force")
+    assert writers.is_running(), "the other webhook was still being stopped"
+
+
 def test_a_half_written_file_changes_nothing_until_it_is_whole(serve: Start, folder: Path) -> None:
     server = serve()
     deny = '  - name: never\n    match: {names: ["**"]}\n    decision: Deny\n'

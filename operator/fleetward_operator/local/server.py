@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import fcntl
 import hashlib
-import logging
 import os
 import tempfile
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
@@ -28,8 +27,6 @@ VIEW_BOUND_SECONDS = 10.0
 
 ALL = "all"
 """The workload of a webhook started by hand that decides for every agent."""
-
-_log = logging.getLogger(__name__)
 
 
 class ServeError(Exception):
@@ -116,11 +113,25 @@ class LocalServer:
             if not await _before(stop, supervisor.ready()):
                 return
             self._ready(self._say_ready(server.address, supervisor, first.registry))
+            published = asyncio.Event()
+            adjusting = asyncio.create_task(self._adjust(hub, forwarder, supervisor, published, stop))
             async for reading in source.readings(stop):
                 hub.publish(reading.registry)
-                await forwarder.set_sinks(reading.registry.sinks)
-                await supervisor.run(list(self._groups(reading.registry)))
+                published.set()
                 self._changed(reading)
+            published.set()
+            await adjusting
+
+    async def _adjust(
+        self, hub: Hub, forwarder: Forwarder, supervisor: Supervisor, published: asyncio.Event, stop: asyncio.Event
+    ) -> None:
+        """Fit sinks and webhooks to the registry in force. Stopping one may take seconds; no pause waits for that."""
+        while not stop.is_set():
+            await published.wait()
+            published.clear()
+            if hub.view is not None and not stop.is_set():
+                await forwarder.set_sinks(hub.view.registry.sinks)
+                await supervisor.run(list(self._groups(hub.view.registry)))
 
     def _groups(self, registry: Registry) -> Mapping[str, frozenset[str]]:
         """Give the groups that a webhook is started for."""

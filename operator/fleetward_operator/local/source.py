@@ -107,7 +107,7 @@ class FolderSource:
 
 def _who_set_mode(resource: Resource, before: Resource | None, file: str | None) -> Resource:
     """Say who set an operating mode where the YAML does not: whoever owns the file that was edited."""
-    if not isinstance(resource, Agent | AgentFleet) or file is None:
+    if not isinstance(resource, Agent | AgentFleet):
         return resource
     mode = resource.spec.operating_mode
     if resource.metadata.annotations.get(SET_BY_ANNOTATION, "").startswith(f"{mode} by "):
@@ -115,7 +115,7 @@ def _who_set_mode(resource: Resource, before: Resource | None, file: str | None)
     note = None
     if isinstance(before, Agent | AgentFleet) and before.spec.operating_mode == mode:
         note = before.metadata.annotations.get(SET_BY_ANNOTATION)
-    elif before is not None or mode != "Running":
+    elif file is not None and (before is not None or mode != "Running"):
         note = f"{mode} by an edit of {Path(file).name} (owned by {_owner(file)})"
     if note is None:
         return resource

@@ -5,7 +5,7 @@ import contextlib
 import logging
 import signal
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
@@ -54,13 +54,10 @@ class Supervisor:
     `port` is the first port; 0 lets the system choose. `spools` is the folder that holds a spool for each.
     """
 
-    def __init__(
-        self, *, hub: str, spools: Path, port: int, on_restart: Callable[[Webhook, str], None] | None = None
-    ) -> None:
+    def __init__(self, *, hub: str, spools: Path, port: int) -> None:
         self._hub = hub
         self._spools = spools
         self._next_port = port
-        self._on_restart = on_restart
         self._webhooks: dict[str, Webhook] = {}
         self._addresses: dict[str, str] = {}
         """Every address ever given to a workload: one that comes back gets its own again."""
@@ -117,8 +114,6 @@ class Supervisor:
                 webhook.ready.set()
                 return
             _log.warning("the webhook for %s ended (%s); starting it again", webhook.workload, ended)
-            if self._on_restart is not None:
-                self._on_restart(webhook, ended)
             pause = _FIRST_PAUSE if webhook.ready.is_set() else min(2 * pause, _LONGEST_PAUSE)
             webhook.ready.clear()
             await asyncio.sleep(pause)
