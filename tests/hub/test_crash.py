@@ -38,7 +38,9 @@ async def test_killed_around_the_commit(world: World, moment: str) -> None:
         assert process.returncode == -signal.SIGKILL
         assert sidecar.spool.pending.records == 50, "nothing was acknowledged"
     stored = world.stored(sidecar.spool.writer)
-    assert stored == ([] if moment == "before" else list(range(1, 51)))
+    # Records travel in batches, so the one transaction before the kill holds the first batch at least.
+    assert stored == list(range(1, len(stored) + 1))
+    assert bool(stored) == (moment == "after")
     async with hub_process(world.directory):
         await until(lambda: sidecar.spool.pending.records == 0)
     assert world.stored(sidecar.spool.writer) == list(range(1, 51))
