@@ -7,7 +7,7 @@ import msgspec
 
 from fleetward.registry.slice import Decision
 
-RecordType = Literal["Decision", "Outcome", "ModeChange"]
+RecordType = Literal["Decision", "Outcome", "ModeChange", "AccessRefused"]
 
 
 class RecordQuery(msgspec.Struct, frozen=True, kw_only=True):
@@ -15,6 +15,8 @@ class RecordQuery(msgspec.Struct, frozen=True, kw_only=True):
 
     agent: str | None = None
     """`namespace/name`, or a bare name in whichever namespace."""
+    namespace: str | None = None
+    """The namespace of the agent; what is about no agent, such as a fleet's change of mode, is in none."""
     run: str | None = None
     decision: Decision | None = None
     """The verdict of a decision or an outcome."""
@@ -37,6 +39,8 @@ class RecordQuery(msgspec.Struct, frozen=True, kw_only=True):
         if self.agent is not None:
             whole = "/" in self.agent
             clauses.append(("agent = ?" if whole else "substr(agent, instr(agent, '/') + 1) = ?", self.agent))
+        if self.namespace is not None:
+            clauses.append(("substr(agent, 1, instr(agent, '/') - 1) = ?", self.namespace))
         for column in ("run", "decision", "decision_id", "id"):
             value = getattr(self, column)
             if value is not None:

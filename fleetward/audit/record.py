@@ -1,4 +1,4 @@
-"""Audit records: what is kept of every decision, outcome and change of mode.
+"""Audit records: what is kept of every decision, outcome, change of mode and refused access.
 
 A record's id is its writer's id and its number there, so it is stable wherever the record travels, and a hole in a
 writer's numbers shows. Arguments and results are digested, never stored.
@@ -71,7 +71,25 @@ class ModeChangeRecord(_Head, frozen=True, kw_only=True, tag="ModeChange"):
     registry_version: str
 
 
-Record = DecisionRecord | OutcomeRecord | ModeChangeRecord
+class AccessRefusedRecord(_Head, frozen=True, kw_only=True, tag="AccessRefused"):
+    """Somebody asked to speak for a workload and was not let in, or was shown out.
+
+    The same refusal is recorded at most once a minute, and different ones at a bounded rate; the rest is counted.
+    """
+
+    workload: str
+    """The workload that was claimed; of what was claimed, nothing need be true."""
+    reason: str
+    peer: str = ""
+    """The address the connection came from; empty where it is not known (a unix socket)."""
+    repeated: int = 0
+    """How often the same was refused since it was last recorded."""
+    unrecorded: int = 0
+    """How many other refusals went unrecorded since the last record of any, because there were too many."""
+    registry_version: str
+
+
+Record = DecisionRecord | OutcomeRecord | ModeChangeRecord | AccessRefusedRecord
 
 encode = msgspec.json.Encoder().encode
 """A record as one line of JSON, without the newline."""

@@ -15,7 +15,7 @@ from typing import Any, Literal, Self
 import msgspec
 
 from fleetward.audit.query import RecordQuery, RecordType, utc
-from fleetward.audit.record import DecisionRecord, ModeChangeRecord, Record, decode, encode
+from fleetward.audit.record import AccessRefusedRecord, DecisionRecord, ModeChangeRecord, Record, decode, encode
 from fleetward.audit.spoolstate import new_writer_id
 from fleetward.audit.storeschema import StoreError, connect, connect_read_only, explained
 
@@ -140,6 +140,24 @@ class Store:
         row = self._fetch("SELECT max(seq) FROM records WHERE writer = ?", (writer,))[0]
         return row[0] or 0
 
+    def workload_of(self, writer: str) -> str | None:
+        """Give the workload that `writer` was last reported under; None for a writer never heard of."""
+        rows = self._fetch("SELECT workload FROM writers WHERE writer = ?", (writer,))
+        return rows[0][0] if rows else None
+
+    def is_own(self, writer: str) -> bool:
+        """Say whether `writer` is the store's own, under which `append_own` numbers."""
+        return bool(self._fetch("SELECT 1 FROM own_writer WHERE writer = ?", (writer,)))
+
+    def has_recorded(self, writer: str, agent: str) -> bool:
+        """Say whether `writer` has a record about `agent`. Looks through that writer's records, newest first."""
+        # The plus keeps SQLite off the index of agents, under which there may be many more.
+        return bool(
+            self._fetch(
+                "SELECT 1 FROM records WHERE writer = ? AND +agent = ? ORDER BY seq DESC LIMIT 1", (writer, agent)
+            )
+        )
+
     def last_position(self) -> int:
         """Give the position of the newest record; 0 where there is none."""
         return self._fetch("SELECT max(position) FROM records")[0][0] or 0
@@ -169,6 +187,17 @@ class Store:
         rest, parameters = (query or RecordQuery()).sql(after_position)
         rows = self._fetch(f"SELECT position, id, type, body FROM {rest}", parameters)  # noqa: S608 - no value is in the text
         return [StoredRecord(position, id_, type_, body.encode()) for position, id_, type_, body in rows]
+
+    def counts(self, after_position: int = 0) -> tuple[dict[tuple[str, str], int], int]:
+        """Count the records after a position by type and verdict (empty where a type has none).
+
+        Give the counts and the position up to which they go. Raises StoreError.
+        """
+        rows = self._fetch(
+            "SELECT type, coalesce(decision, ''), count(*), max(position) FROM records WHERE position > ? GROUP BY 1, 2",
+            (after_position,),
+        )
+        return {(row[0], row[1]): row[2] for row in rows}, max((row[3] for row in rows), default=after_position)
 
     def data_version(self) -> int:
         """Give a number that changes when another process has written to the store; asking costs next to nothing."""
@@ -253,6 +282,8 @@ def _row(line: bytes) -> _Row:
     head = (record.id, record.writer, record.seq, time)
     if isinstance(record, ModeChangeRecord):
         return (*head, "ModeChange", record.agent, None, None, None, body)
+    if isinstance(record, AccessRefusedRecord):
+        return (*head, "AccessRefused", None, None, None, None, body)
     if isinstance(record, DecisionRecord):
         return (*head, "Decision", record.agent, record.run, record.decision, record.id, body)
     return (*head, "Outcome", record.agent, record.run, record.decision, record.decision_id, body)

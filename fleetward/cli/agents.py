@@ -1,15 +1,15 @@
-"""`fleetward agents`: who is governed by a folder, and what holds for each."""
+"""`fleetward agents`: who is governed, what holds for each, and in a cluster how each is."""
 
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import click
 import msgspec
-from click.shell_completion import CompletionItem
 from rich.text import Text
 
+from fleetward.cli.cluster.live import Live
 from fleetward.cli.describe import rule_in_words
+from fleetward.cli.findings import show_findings
 from fleetward.cli.output import (
     CliError,
     Command,
@@ -22,72 +22,62 @@ from fleetward.cli.output import (
     printable,
     say,
 )
-from fleetward.cli.source import Folder, dir_option, open_folder, show_findings
+from fleetward.cli.source import Governed, Source, complete_agents, source_options
 from fleetward.decision.rules import may_concern
 from fleetward.registry.registry import Registry
 from fleetward.registry.slice import Agent, Policy, Rule
 from fleetward.resources.finding import did_you_mean
-from fleetward.resources.folder import FolderError, read_folder
-
-
-def complete_agents(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:  # noqa: ARG001
-    """Propose the agents of the folder, or its fleets where --fleet is given."""
-    kind = "AgentFleet" if ctx.params.get("fleet") else "Agent"
-    try:
-        content = read_folder(ctx.params.get("directory") or ".")
-    except FolderError:
-        return []
-    keys = (each.identity.key for each in content.resources if each.identity.kind == kind)
-    return [CompletionItem(key) for key in sorted(keys) if key.startswith(incomplete)]
 
 
 @click.command(
     cls=Command,
-    examples=["agents --dir policies", "agents --dir policies reports/data-worker", "agents -o json"],
+    examples=["agents --dir policies", "agents --dir policies reports/data-worker", "agents -n reports -o json"],
     exits={
         ExitCode.OK: "shown",
-        ExitCode.FINDINGS: "shown, but the folder has findings: what is broken is left out",
-        ExitCode.BAD_INPUT: "the folder cannot be read, or there is no such agent",
+        ExitCode.FINDINGS: "shown, but there are findings: what is broken is left out",
+        ExitCode.BAD_INPUT: "the folder or the cluster cannot be read, or there is no such agent",
     },
 )
 @click.argument("name", required=False, shell_complete=complete_agents)
-@dir_option
+@source_options
 @output_option()
-def agents(name: str | None, directory: Path, output: str) -> None:
-    """Show the agents of a folder: the operating mode in force, fleets, default decision and policies.
+def agents(source: Source, name: str | None, output: str) -> None:
+    """Show agents: the operating mode in force, fleets, default decision and policies.
 
-    With a NAME (namespace/name, or the bare name where only one agent has it) show that agent in full, with the
-    rules that can concern it.
+    Of a cluster also how each is: its pods (ready of all), its decision webhooks (those deciding by what is in force,
+    of those connected), the last decision, and whether it is Ready. With a NAME (namespace/name, or the bare name where
+    only one agent has it) show that agent in full, with the rules that can concern it.
     """
-    folder = open_folder(directory)
-    registry = folder.registry
+    governed = source.read()
+    registry, live = governed.registry, governed.live
     if name is not None:
-        agent = find_agent(registry, name, folder)
+        agent = find_agent(governed, name)
         if output == "json":
             rules = [_rule_data(policy, rule) for policy, rule in _rules(registry, agent)]
-            print_json({**_data(agent), "rules": rules})
+            print_json({**_data(agent, live), "rules": rules})
         else:
-            _show(registry, agent)
+            _show(registry, agent, live)
     else:
         known = [registry.agents[key] for key in sorted(registry.agents)]
         if output == "json":
-            print_json([_data(agent) for agent in known])
+            print_json([_data(agent, live) for agent in known])
         else:
-            _list(known)
-    if folder.findings:
-        show_findings(folder.findings, folder.texts, stderr=True)
+            _list(known, live)
+    if governed.findings:
+        show_findings(governed.findings, governed.texts, stderr=True)
         raise click.exceptions.Exit(ExitCode.FINDINGS)
 
 
-def find_agent(registry: Registry, name: str, folder: Folder) -> Agent:
+def find_agent(governed: Governed, name: str) -> Agent:
     """Find an agent by namespace/name, or by a name that only one has. CliError otherwise."""
+    registry = governed.registry
     found = [key for key in registry.agents if name in (key, key.partition("/")[2])]
     if len(found) == 1:
         return registry.agents[found[0]]
     if found:
         raise CliError(f"found {len(found)} agents named {printable(name)}: {', '.join(sorted(found))}; give one")
-    if folder.findings:
-        show_findings(folder.findings, folder.texts, stderr=True)
+    if governed.findings:
+        show_findings(governed.findings, governed.texts, stderr=True)
     keys = sorted(registry.agents)
     raise CliError(
         f"found no agent {printable(name)}, allowed {', '.join(keys) or 'none: there are no agents'}"
@@ -95,29 +85,44 @@ def find_agent(registry: Registry, name: str, folder: Folder) -> Agent:
     )
 
 
-def _list(known: Sequence[Agent]) -> None:
+_LIVE_COLUMNS = ("PODS", "WEBHOOKS", "LAST DECISION", "READY")
+
+
+def _list(known: Sequence[Agent], live: Mapping[str, Live] | None) -> None:
     columns = ["AGENT", "ROLE", "MODE", "REASON", "SET BY", "FLEETS", "DEFAULT", "POLICIES", "RISK", "OWNER"]
-    print_table(
-        columns,
+    rows = [
         [
-            [
-                agent.key,
-                agent.role,
-                mode_text(agent.mode.operating_mode),
-                printable(agent.mode.reason) or "-",
-                printable(agent.mode.set_by) or "-",
-                ", ".join(agent.fleets) or "-",
-                decision_text(agent.default_decision),
-                str(len(agent.policies)),
-                agent.risk_tier,
-                printable(agent.owner) or "-",
-            ]
-            for agent in known
-        ],
-    )
+            agent.key,
+            agent.role,
+            mode_text(agent.mode.operating_mode),
+            printable(agent.mode.reason) or "-",
+            printable(agent.mode.set_by) or "-",
+            ", ".join(agent.fleets) or "-",
+            decision_text(agent.default_decision),
+            str(len(agent.policies)),
+            agent.risk_tier,
+            printable(agent.owner) or "-",
+            *(() if live is None else _live_cells(live.get(agent.key))),
+        ]
+        for agent in known
+    ]
+    print_table([*columns, *(() if live is None else _LIVE_COLUMNS)], rows)
 
 
-def _show(registry: Registry, agent: Agent) -> None:
+def _live_cells(live: Live | None) -> list[str | Text]:
+    if live is None:
+        return ["-", "-", "-", Text("not seen", style="yellow")]
+    pods, webhooks, last, ready = live.pods, live.webhooks, live.last_decision, live.condition("Ready")
+    is_ready = ready is not None and ready.status == "True"
+    return [
+        f"{pods.ready}/{pods.total}" if pods else "-",
+        f"{webhooks.current}/{webhooks.connected}" if webhooks else "-",
+        printable(f"{last.decision} {last.action} {last.time}") if last and last.decision else "-",
+        Text("True" if is_ready else printable(ready.reason) if ready else "-", style="" if is_ready else "yellow"),
+    ]
+
+
+def _show(registry: Registry, agent: Agent, live: Mapping[str, Live] | None) -> None:
     mode = agent.mode
     facts: list[tuple[str, str | Text]] = [
         ("role", agent.role),
@@ -133,12 +138,32 @@ def _show(registry: Registry, agent: Agent) -> None:
         ("declared facts", agent.declared_facts),
         ("data classes", "any" if agent.data_classes is None else ", ".join(agent.data_classes) or "none"),
         ("may delegate to", _delegates(agent)),
+        *([] if live is None else _live_facts(live.get(agent.key))),
     ]
     say(agent.key, style="bold")
     for label, value in facts:
         if value:
             say(Text(f"  {label:<18}") + (value if isinstance(value, Text) else Text(printable(value))))
-    rules = _rules(registry, agent)
+    _show_rules(_rules(registry, agent))
+
+
+def _live_facts(live: Live | None) -> list[tuple[str, str | Text]]:
+    if live is None:
+        return [("ready", Text("not seen by the operator", style="yellow"))]
+    pods, webhooks, last, ready = live.pods, live.webhooks, live.last_decision, live.condition("Ready")
+    counts = (
+        {"held": pods.held, "going": pods.terminating, "without decision webhook": pods.without_webhook} if pods else {}
+    )
+    more = "".join(f", {count} {what}" for what, count in counts.items() if count)
+    return [
+        ("pods", f"{pods.ready} of {pods.total} ready{more}" if pods else ""),
+        ("webhooks", f"{webhooks.connected} connected, {webhooks.current} up to date" if webhooks else ""),
+        ("last decision", f"{last.decision} {last.action} {last.time} ({last.id})" if last and last.decision else ""),
+        ("ready", f"{ready.status}, {ready.reason}: {ready.message}" if ready else ""),
+    ]
+
+
+def _show_rules(rules: Sequence[tuple[Policy, Rule]]) -> None:
     say()
     if not rules:
         say("no rule concerns this agent")
@@ -171,9 +196,9 @@ def _rules(registry: Registry, agent: Agent) -> list[tuple[Policy, Rule]]:
     return [(policy, rule) for policy in policies for rule in policy.rules if may_concern(agent, rule.match)]
 
 
-def _data(agent: Agent) -> dict[str, Any]:
+def _data(agent: Agent, live: Mapping[str, Live] | None) -> dict[str, Any]:
     may = agent.may_delegate_to
-    return {
+    data = {
         "agent": agent.key,
         "role": agent.role,
         "mode": {
@@ -192,6 +217,7 @@ def _data(agent: Agent) -> dict[str, Any]:
         "dataClasses": None if agent.data_classes is None else list(agent.data_classes),
         "mayDelegateTo": None if may is None else {"roles": list(may.roles), "agents": list(may.agents)},
     }
+    return data if live is None else {**data, "live": msgspec.to_builtins(live.get(agent.key))}
 
 
 def _rule_data(policy: Policy, rule: Rule) -> dict[str, Any]:

@@ -1,16 +1,14 @@
-"""`fleetward audit`: the record of every decision, outcome and change of mode."""
+"""`fleetward audit`: the record of every decision, outcome, change of mode and refused access."""
 
-import contextlib
 import json
-from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar, get_args
 
 import click
 
 from fleetward.audit.query import RecordQuery, RecordType
 from fleetward.audit.record import Record
-from fleetward.audit.store import Gap, Store, StoredRecord, StoreError
+from fleetward.audit.store import Gap, StoredRecord
 from fleetward.cli import recordtext
 from fleetward.cli.follow import record_printer, until_stopped
 from fleetward.cli.output import (
@@ -23,7 +21,8 @@ from fleetward.cli.output import (
     print_table,
     printable,
 )
-from fleetward.cli.source import dir_option
+from fleetward.cli.records import Records
+from fleetward.cli.source import Source, records_options
 from fleetward.cli.when import When
 from fleetward.registry.slice import Decision
 
@@ -31,10 +30,6 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 SHOWN_GAPS = 5
 """How many gaps are told one by one."""
-
-PAGE = 1000
-
-_EVERYTHING = 2**63 - 1
 
 
 def _filters(limit: int) -> Callable[[F], F]:
@@ -63,16 +58,6 @@ def _filters(limit: int) -> Callable[[F], F]:
     return _decorated(options)
 
 
-def _where(function: F) -> F:
-    data = click.option(
-        "--data",
-        metavar="PATH",
-        type=click.Path(path_type=Path),
-        help="The data folder of fleetward serve.  [default: .fleetward in the folder served]",
-    )
-    return _decorated([dir_option, data])(function)
-
-
 def _decorated(options: Sequence[Callable[[Any], Any]]) -> Callable[[F], F]:
     def decorate(function: F) -> F:
         for option in reversed(options):
@@ -82,14 +67,16 @@ def _decorated(options: Sequence[Callable[[Any], Any]]) -> Callable[[F], F]:
     return decorate
 
 
-_EXITS = {ExitCode.OK: "shown", ExitCode.BAD_INPUT: "bad input, or there is no audit store that can be read"}
+_EXITS = {ExitCode.OK: "shown", ExitCode.BAD_INPUT: "bad input, or no audit store or hub that can be read"}
 
 
 @click.group()
 def audit() -> None:
-    """Read the record of decisions, outcomes and changes of mode.
+    """Read the record of decisions, outcomes, changes of mode and refused access.
 
-    Numbers of records that are missing from the store are told on standard error.
+    Of a folder, the records of fleetward serve; of a cluster, those of all hubs, read with a token of the service
+    account fleetward-auditor. Numbers of records that are missing are told on standard error, and so is a hub that
+    does not answer.
     """
 
 
@@ -99,26 +86,27 @@ def audit() -> None:
     examples=[
         "audit list --dir policies --since 15m --decision Deny",
         "audit list --agent data-worker --run r-17 -o jsonl",
+        "audit list --context production --since 1h",
     ],
     exits=_EXITS,
 )
-@_where
+@records_options
 @_filters(limit=100)
-def list_(directory: Path, data: Path | None, output: str, limit: int, **filters: Any) -> None:
+def list_(source: Source, output: str, limit: int, **filters: Any) -> None:
     """List records, oldest first."""
-    with _open(directory, data) as store:
-        records, more = _newest(store, filters, limit)
+    with source.records() as trail:
+        records, more = trail.newest(RecordQuery(**filters), limit)
         if output == "jsonl":
             for stored in records:
                 click.echo(stored.body)
         elif output == "json":
             print_json([json.loads(stored.body) for stored in records])
         else:
-            find = _finder(store)
+            find = _finder(trail, records)
             print_table(recordtext.COLUMNS, [recordtext.row(stored.record, find) for stored in records])
         if more:
             note(f"these are the newest {limit}; --limit 0 lists all")
-        _tell_gaps(store.gaps())
+        _tell_gaps(trail.gaps())
 
 
 @audit.command(
@@ -126,89 +114,63 @@ def list_(directory: Path, data: Path | None, output: str, limit: int, **filters
     examples=["audit tail --dir policies", "audit tail --decision Deny --limit 0 -o jsonl"],
     exits=_EXITS,
 )
-@_where
+@records_options
 @_filters(limit=10)
 @click.option("--follow/--no-follow", default=True, show_default=True, help="Wait for more, until interrupted.")
-def tail(directory: Path, data: Path | None, output: str, limit: int, *, follow: bool, **filters: Any) -> None:
+def tail(source: Source, output: str, limit: int, *, follow: bool, **filters: Any) -> None:
     """Show the newest records, then each as it is stored. Ctrl-C ends it.
 
     With -o json the array is ended when the command is.
     """
-    with _open(directory, data) as store, until_stopped() as wait, record_printer(output, _finder(store)) as show:
-        told = store.gaps()
-        _tell_gaps(told)
-        position, version = store.last_position(), store.data_version()
-        records, _ = _newest(store, filters, limit)
-        show(records)
-        position = max([position, *(stored.position for stored in records)])
-        while follow and wait():
-            if (now := store.data_version()) == version:
-                continue
-            version = now
-            position = _show_more(store, RecordQuery(**filters, limit=PAGE), position, show)
-            # What is awaited is on its way, most of the time.
-            gaps = [gap for gap in store.gaps() if gap.state == "Missing"]
-            _tell_gaps([gap for gap in gaps if gap not in told])
-            told = gaps
+    query = RecordQuery(**filters)
+    with source.records() as trail, until_stopped() as wait, record_printer(output, _finder(trail)) as show:
+        _tell_gaps(trail.gaps())
+        if not follow:
+            show(trail.newest(query, limit)[0])
+            return
+        with trail.follow(query, limit) as following:
+            show(following.newest)
+            while wait():
+                for records in following.more():
+                    show(records)
+                _tell_gaps(following.lost())
 
 
 @audit.command(
     "show",
     cls=Command,
-    examples=["audit show k3q7xw2mza-17", "audit show k3q7xw2mza-17 -o json"],
-    exits={ExitCode.OK: "shown", ExitCode.BAD_INPUT: "there is no such record, or no audit store that can be read"},
+    examples=["audit show k3q7xw2mza-17", "audit show k3q7xw2mza-17 -n reports -o json"],
+    exits={
+        ExitCode.OK: "shown",
+        ExitCode.BAD_INPUT: "there is no such record, or no audit store or hub that can be read",
+    },
 )
 @click.argument("record_id", metavar="ID")
-@_where
+@records_options
 @output_option()
-def show_(record_id: str, directory: Path, data: Path | None, output: str) -> None:
+def show_(record_id: str, source: Source, output: str) -> None:
     """Show one record in full: who did what, on which facts, and every rule that counted, down to its version.
 
     ID is a record's id, as in the last column of `audit list`; a decision's id is its record's.
     """
-    with _open(directory, data) as store:
-        found = store.read(RecordQuery(id=record_id))
+    with source.records() as trail:
+        found = trail.select(RecordQuery(id=record_id))
         if not found:
-            raise CliError(f"found no record {printable(record_id)} in {store.path}; `audit list` shows the ids")
+            raise CliError(f"found no record {printable(record_id)} in {trail.where}; `audit list` shows the ids")
         if output == "json":
             print_json(json.loads(found[0].body))
             return
         record = found[0].record
         decision_id = getattr(record, "decision_id", record.id)
-        related = store.read(RecordQuery(decision_id=decision_id, limit=_EVERYTHING))
+        related = trail.select(RecordQuery(decision_id=decision_id))
         recordtext.show(record, [stored.record for stored in related])
 
 
-@contextlib.contextmanager
-def _open(directory: Path, data: Path | None) -> Iterator[Store]:
-    folder = data or (directory.parent if directory.is_file() else directory) / ".fleetward"
-    try:
-        with Store.open(folder / "audit.db", read_only=True) as store:
-            yield store
-    except StoreError as error:
-        raise CliError(str(error)) from None
+def _finder(trail: Records, known: Sequence[StoredRecord] = ()) -> recordtext.FindRecord:
+    by_id = {stored.id: stored for stored in known}
 
-
-def _newest(store: Store, filters: dict[str, Any], limit: int) -> tuple[list[StoredRecord], bool]:
-    """Read the newest records, in the order of their times; say whether there are more."""
-    wanted = limit + 1 if limit else _EVERYTHING
-    records = store.read(RecordQuery(**filters, limit=wanted, order="NewestFirst"))
-    more = bool(limit) and len(records) > limit
-    # The store has them in the order in which they came in; a reader wants to see what happened in the order it did.
-    newest = sorted(records[: len(records) - more], key=lambda stored: (stored.record.time, stored.position))
-    return newest, more
-
-
-def _show_more(store: Store, query: RecordQuery, position: int, show: Callable[[Sequence[StoredRecord]], None]) -> int:
-    while records := store.read(query, position):
-        show(records)
-        position = records[-1].position
-    return position
-
-
-def _finder(store: Store) -> recordtext.FindRecord:
     def find(record_id: str) -> Record | None:
-        found = store.read(RecordQuery(id=record_id))
+        found = [by_id[record_id]] if record_id in by_id else trail.select(RecordQuery(id=record_id))
         return found[0].record if found else None
 
     return find

@@ -1,4 +1,4 @@
-"""`fleetward decide`: the engine's answer to a request, from a folder alone."""
+"""`fleetward decide`: the engine's answer to a request, by the resources of a folder or a cluster alone."""
 
 from collections.abc import Iterator, Sequence
 from itertools import islice
@@ -9,6 +9,7 @@ import msgspec
 from rich.text import Text
 
 from fleetward.cli.describe import is_about, obligation_in_words, obstacles
+from fleetward.cli.findings import refuse
 from fleetward.cli.output import (
     DECISION_EXITS,
     CliError,
@@ -20,7 +21,7 @@ from fleetward.cli.output import (
     say,
 )
 from fleetward.cli.requests import Form, Request, read_requests
-from fleetward.cli.source import dir_option, open_faultless, read_file
+from fleetward.cli.source import Source, read_file, source_options
 from fleetward.decision.action import Answer, RuleRef
 from fleetward.decision.engine import Engine
 from fleetward.decision.evaluation import Evaluation
@@ -39,17 +40,17 @@ Decided = tuple[Evaluation, Answer]
     examples=[
         "decide --dir policies -f action.json",
         "decide --dir policies -f actions.jsonl -o json",
-        "decide --dir policies -f - < action.json",
+        "decide --context production -f - < action.json",
     ],
     exits={
         ExitCode.OK: "allowed, or allowed with obligations",
-        ExitCode.BAD_INPUT: "bad input: the command, the request, or findings in the folder",
+        ExitCode.BAD_INPUT: "bad input: the command, the request, or findings in the resources",
         ExitCode.NEEDS_APPROVAL: "needs approval",
         ExitCode.THROTTLED: "throttled",
         ExitCode.DENIED: "denied; with several requests, the highest code of all",
     },
 )
-@dir_option
+@source_options
 @click.option(
     "-f",
     "--file",
@@ -60,17 +61,22 @@ Decided = tuple[Evaluation, Answer]
     help="The request as JSON, an array of requests, or one on each line; - for standard input.",
 )
 @output_option()
-def decide(directory: Path, file: Path, output: str) -> None:
+def decide(source: Source, file: Path, output: str) -> None:
     """Decide actions offline, with the same engine and by the same rules as a decision webhook.
 
     A request is what POST /v1/decisions takes, such as
     {"agent": "reports/data-worker", "action": {"kind": "ToolCall", "name": "crm.customers.read"}}.
 
+    Of a cluster it reads the resources as they are now and asks no decision webhook; nothing is recorded.
+
     With -o json the answer is what POST /v1/decisions gives: one object for one object, an array for an array,
     one on each line for JSON lines.
     """
     form, requests = read_requests("standard input" if str(file) == "-" else str(file), read_file(file))
-    engine = _engine(open_faultless(directory).registry, requests)
+    governed = source.read()
+    if governed.findings:
+        refuse(governed.findings, governed.texts)
+    engine = _engine(governed.registry, requests)
     decided = [_decide(engine, each, number) for number, each in enumerate(requests, start=1)]
     if output == "json":
         _print_json(form, [answer for _, answer in decided])

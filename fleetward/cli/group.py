@@ -10,6 +10,8 @@ import click
 
 PLUGINS = "fleetward.commands"
 """The entry point group of commands from other packages."""
+PLUGIN_NAME = "kubectl fleetward"
+"""How the user calls this program where it is a plug-in of kubectl, and so is about a cluster."""
 INSTALL = "pip install 'fleetward[operator,webhook]'"
 
 _KNOWN_PLUGINS: Mapping[str, str] = {

@@ -9,19 +9,20 @@ from typing import NoReturn
 import click
 
 from fleetward import __version__
-from fleetward.cli.group import Lazy, LazyGroup
+from fleetward.cli.group import PLUGIN_NAME, Lazy, LazyGroup
 
 _COMMANDS = {
-    "decide": Lazy("fleetward.cli.decide:decide", "Decide actions offline by the policies of a folder."),
+    "decide": Lazy("fleetward.cli.decide:decide", "Decide actions offline, by the policies of a folder or a cluster."),
     "policy": Lazy("fleetward.cli.main:policy", "Lint and test policies; import rules from elsewhere."),
-    "agents": Lazy("fleetward.cli.agents:agents", "Show the agents of a folder and what holds for them."),
+    "agents": Lazy("fleetward.cli.agents:agents", "Show agents, what holds for them, and in a cluster how they are."),
     "pause": Lazy("fleetward.cli.mode:pause", "Pause an agent or a fleet: every decision is denied."),
-    "resume": Lazy("fleetward.cli.mode:resume", "Let a paused agent or fleet act again."),
+    "stop": Lazy("fleetward.cli.mode:stop", "Stop an agent or a fleet: paused, and in a cluster drained."),
+    "resume": Lazy("fleetward.cli.mode:resume", "Let a paused or stopped agent or fleet act again."),
     "audit": Lazy("fleetward.cli.audit:audit", "Read the record of decisions, outcomes and changes of mode."),
     "completion": Lazy("fleetward.cli.completion:completion", "Print the script for completion in a shell."),
 }
 _POLICY_COMMANDS = {
-    "lint": Lazy("fleetward.cli.policy.lint:lint", "Check the resources of a folder."),
+    "lint": Lazy("fleetward.cli.policy.lint:lint", "Check the resources of a folder or a cluster."),
     "test": Lazy("fleetward.cli.policy.test:test", "Run the policy tests of a folder."),
     "import": Lazy("fleetward.cli.policy.importer:import_", "Write a safety.yaml's rules as AgentPolicy."),
 }
@@ -33,7 +34,8 @@ _CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 def cli() -> None:
     """Govern fleets of AI agents: what each may do is decided before it does it.
 
-    `COMMAND --help` shows examples and exit codes. Colours are left out where NO_COLOR is set.
+    Commands work on a folder of YAML (--dir) or on a cluster (--context, --kubeconfig, --namespace; as kubectl
+    fleetward by itself). `COMMAND --help` shows examples and exit codes. Colours are left out where NO_COLOR is set.
     """
 
 
@@ -44,7 +46,7 @@ def policy() -> None:
 
 def program_name(argv0: str) -> str:
     """Say how the user calls this program: kubectl calls a plug-in by its file's name."""
-    return "kubectl fleetward" if Path(argv0).stem == "kubectl-fleetward" else "fleetward"
+    return PLUGIN_NAME if Path(argv0).stem == "kubectl-fleetward" else "fleetward"
 
 
 def main() -> NoReturn:

@@ -1,202 +1,172 @@
-"""`fleetward pause` and `fleetward resume`: the operating mode, edited in the YAML that people keep."""
+"""`fleetward pause`, `stop` and `resume`: the operating mode of an agent or a fleet."""
 
-import getpass
-import os
-import socket
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 import click
 import msgspec
 
-from fleetward.cli.agents import complete_agents
-from fleetward.cli.output import CliError, Command, ExitCode, mode_text, note, output_option, print_json, printable, say
-from fleetward.cli.source import dir_option
-from fleetward.registry.registry import Registry
-from fleetward.registry.slice import MODES, Agent, OperatingMode
-from fleetward.resources import Agent as AgentResource
-from fleetward.resources import AgentFleet
-from fleetward.resources.edit import EditError, Found, edit_file, find_resource
-from fleetward.resources.folder import FolderContent, FolderError, read_folder
+from fleetward.cli.change import Change, Standing, Wanted, keys
+from fleetward.cli.output import Command, ExitCode, mode_text, note, output_option, print_json, printable, say
+from fleetward.cli.source import Source, complete_agents, source_options
+from fleetward.cli.when import Seconds
+from fleetward.registry.slice import Agent
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+WAIT = 10.0
+"""Seconds to wait for a mode to come into force."""
+WAIT_FOR_PODS = 60.0
+"""Seconds to wait where pods have to go: twice the time that Kubernetes gives a pod by default."""
+
 _EXITS = {
-    ExitCode.OK: "done, or nothing was to be done",
-    ExitCode.BAD_INPUT: "there is no such agent or fleet, or its file cannot be edited",
+    ExitCode.OK: "done, or nothing was to be done; in a cluster: and in force at every connected decision webhook",
+    ExitCode.BAD_INPUT: "there is no such agent or fleet, or it cannot be changed",
+    ExitCode.NOT_YET: "changed, but after --wait not in force everywhere, or pods are left; it is said what is not",
 }
 
 
-@dataclass(frozen=True)
-class _Change:
-    """What was asked for, and what came of it."""
-
-    found: Found
-    line: int
-    before: OperatingMode
-    after: OperatingMode
-    changed: bool
-    content: FolderContent
-
-    @property
-    def where(self) -> str:
-        return f"{self.found.file}:{self.line}"
-
-
-def _arguments(function: F) -> F:
-    decorators = [
+def _arguments(wait: float) -> Callable[[F], F]:
+    options = [
         click.argument("name", shell_complete=complete_agents),
-        dir_option,
+        source_options,
         click.option("--fleet", is_flag=True, is_eager=True, help="NAME is an AgentFleet: all its agents at once."),
-        click.option("--by", metavar="WHO", help="Who does this.  [default: you, as user@host]"),
+        click.option("--by", metavar="WHO", help="Who does this; for a folder.  [default: you, as user@host]"),
+        click.option(
+            "--wait",
+            type=Seconds(),
+            default=f"{wait:.0f}s",
+            show_default=True,
+            help="In a cluster: how long to wait until it is in force; 0 does not wait.",
+        ),
         output_option(),
     ]
-    for decorator in reversed(decorators):
-        function = decorator(function)
-    return function
+
+    def decorate(function: F) -> F:
+        for option in reversed(options):
+            function = option(function)
+        return function
+
+    return decorate
+
+
+_reason = click.option("--reason", metavar="TEXT", help="Why; every refusal repeats it.")
 
 
 @click.command(
     cls=Command,
     examples=[
         'pause reports/data-worker --dir policies --reason "looking into ticket 4711"',
-        "pause --fleet reporting --dir policies",
+        "pause --fleet reporting --context production",
+        "pause data-worker -n reports --wait 30s",
     ],
     exits=_EXITS,
 )
-@_arguments
-@click.option("--reason", metavar="TEXT", help="Why; every refusal repeats it.")
-def pause(name: str, directory: Path, by: str | None, output: str, reason: str | None, *, fleet: bool) -> None:
+@_arguments(WAIT)
+@_reason
+def pause(
+    *, source: Source, name: str, by: str | None, wait: float, output: str, reason: str | None, fleet: bool
+) -> None:
     """Pause an agent or a fleet: every decision is denied until it is resumed.
 
-    Sets operatingMode, with the reason and who set it, in the YAML file of the resource and leaves all else as it
-    is. NAME is namespace/name, or the bare name where only one agent has it. What is Stopped or Quarantined stays so.
+    Sets operatingMode and the reason on the resource and leaves all else as it is: in a folder, in its YAML file,
+    with who set it; in a cluster, by a patch, and waits until it is in force. NAME is namespace/name, or the bare name
+    where only one agent has it. What is Stopped or Quarantined stays so.
     """
-    change = _set(directory, name, "Paused", reason=reason or None, by=by, fleet=fleet)
-    _tell(change, output)
+    _set(source, Wanted(_kind(fleet=fleet), name, "Paused", reason or None, by), wait, output)
 
 
 @click.command(
     cls=Command,
-    examples=["resume reports/data-worker --dir policies", "resume --fleet reporting --dir policies"],
+    examples=[
+        'stop reports/data-worker --context production --reason "deleting things"',
+        "stop --fleet reporting --dir policies",
+    ],
     exits=_EXITS,
 )
-@_arguments
-def resume(name: str, directory: Path, by: str | None, output: str, *, fleet: bool) -> None:
+@_arguments(WAIT_FOR_PODS)
+@_reason
+def stop(
+    *, source: Source, name: str, by: str | None, wait: float, output: str, reason: str | None, fleet: bool
+) -> None:
+    """Stop an agent or a fleet: paused, and in a cluster its pods are evicted and new ones held.
+
+    Works as pause does, with operatingMode Stopped, and in a cluster also waits until no pod is left but those that
+    the scheduling gate holds. What is Quarantined stays so.
+    """
+    _set(source, Wanted(_kind(fleet=fleet), name, "Stopped", reason or None, by), wait, output)
+
+
+@click.command(
+    cls=Command,
+    examples=["resume reports/data-worker --dir policies", "resume --fleet reporting --context production"],
+    exits=_EXITS,
+)
+@_arguments(WAIT)
+def resume(*, source: Source, name: str, by: str | None, wait: float, output: str, fleet: bool) -> None:
     """Let a paused agent or fleet act again, also a stopped or quarantined one.
 
-    Sets operatingMode to Running in the YAML file of the resource and removes the reason. An agent that a fleet
-    still holds stays held: that is said.
+    Sets operatingMode to Running on the resource and removes the reason. An agent that a fleet still holds stays
+    held: that is said.
     """
-    _tell(_set(directory, name, "Running", reason=None, by=by, fleet=fleet), output)
+    _set(source, Wanted(_kind(fleet=fleet), name, "Running", None, by), wait, output)
 
 
-def _set(
-    directory: Path, name: str, mode: OperatingMode, *, reason: str | None, by: str | None, fleet: bool
-) -> _Change:
-    try:
-        found = find_resource(directory, "AgentFleet" if fleet else "Agent", name)
-        resource, _ = _resource(read_folder(directory), found)
-        spec = resource.spec if resource is not None else None
-        before = spec.operating_mode if spec is not None else "Running"
-        changed = False
-        # A resource with mistakes is handed on: the edit refuses it and says what they are.
-        if spec is None or _differs(before, spec.operating_reason, mode, reason):
-            changed = edit_file(
-                found.file,
-                kind=found.identity.kind,
-                namespace=found.identity.namespace or None,
-                name=found.identity.name,
-                mode=mode,
-                reason=reason,
-                set_by=_who(by),
-            )
-        content = read_folder(directory)
-    except (EditError, FolderError) as error:
-        raise CliError(str(error)) from None
-    resource, line = _resource(content, found)
-    after = resource.spec.operating_mode if resource is not None else mode
-    return _Change(found, line, before, after, changed, content)
+def _kind(*, fleet: bool) -> str:
+    return "AgentFleet" if fleet else "Agent"
 
 
-def _differs(before: OperatingMode, known_reason: str, mode: OperatingMode, reason: str | None) -> bool:
-    """Say whether there is something to do: a pause never weakens a stronger mode, and keeps a reason it has."""
-    if mode == "Running":
-        return before != "Running"
-    if MODES.index(before) > MODES.index(mode):
-        return False
-    return before != mode or (reason is not None and reason != known_reason)
-
-
-def _resource(content: FolderContent, found: Found) -> tuple[AgentResource | AgentFleet | None, int]:
-    """Give the resource, and the line of its operating mode."""
-    for each in content.resources:
-        if each.identity == found.identity and isinstance(each.resource, AgentResource | AgentFleet):
-            return each.resource, each.document.line_of(("spec", "operatingMode"))
-    return None, found.line
-
-
-def _who(by: str | None) -> str:
-    if by is not None:
-        if not by.strip():
-            raise CliError("--by is empty; say who does this, or leave it out")
-        return by.strip()
-    try:
-        user = getpass.getuser()
-    except (KeyError, OSError):  # no entry for this user id, as in many containers
-        user = str(os.getuid())
-    return f"{user}@{socket.gethostname()}"
-
-
-def _tell(change: _Change, output: str) -> None:
-    registry = Registry.build((each.resource for each in change.content.resources), change.content.namespaces)
-    concerned = list(_concerned(registry, change))
-    held = [agent for agent in concerned if agent.mode.operating_mode != "Running"]
+def _set(source: Source, wanted: Wanted, wait: float, output: str) -> None:
+    change = source.set_mode(wanted)
+    if output != "json":
+        _show(change)
+    for text in change.notes:
+        note(printable(text))
+    standing = source.wait(change, wait, lambda text: note(printable(text))) if wait else None
+    if standing is not None and output != "json":
+        if standing.reached:
+            say(printable(standing.text))
+        else:
+            note(printable(f"after {wait:g} s: {standing.text}"), style="bold red")
     if output == "json":
-        print_json(
-            {
-                "resource": str(change.found.identity),
-                "file": str(change.found.file),
-                "line": change.line,
-                "changed": change.changed,
-                "before": change.before,
-                "operatingMode": change.after,
-                "agents": [{"agent": agent.key, "mode": _mode_data(agent)} for agent in concerned],
-            }
-        )
-    else:
-        _show(change, concerned, held)
-    for finding in change.content.findings:
-        note(printable(str(finding)))
+        print_json(_data(change, standing))
+    if standing is not None and not standing.reached:
+        raise click.exceptions.Exit(ExitCode.NOT_YET)
 
 
-def _show(change: _Change, concerned: list[Agent], held: list[Agent]) -> None:
-    identity = change.found.identity
+def _data(change: Change, standing: Standing | None) -> dict[str, Any]:
+    data = {
+        "resource": str(change.identity),
+        **change.facts,
+        "changed": change.changed,
+        "before": change.before,
+        "operatingMode": change.after,
+        "agents": [{"agent": agent.key, "mode": _mode_data(agent)} for agent in change.agents],
+    }
+    if standing is not None:
+        data |= {"inForce": standing.reached, "standing": standing.text}
+    return data
+
+
+def _show(change: Change) -> None:
+    identity = change.identity
+    place = f"{change.place}: " if change.place else ""
     if change.changed:
-        say(f"{change.where}: {identity} is now ", mode_text(change.after), f", it was {change.before}")
+        say(f"{place}{identity} is now ", mode_text(change.after), f", it was {change.before}")
     else:
-        say(f"{change.where}: {identity} is ", mode_text(change.after), " already; nothing changed")
+        say(f"{place}{identity} is ", mode_text(change.after), " already; nothing changed")
     if identity.kind == "AgentFleet":
-        say(f"it has {len(concerned)} agents: {', '.join(agent.key for agent in concerned) or 'none'}")
+        say(f"it has {len(change.agents)} agents: {keys(change.agents)}")
     if change.after == "Running":
-        for agent in held:
-            say(f"{agent.key} is still ", mode_text(agent.mode.operating_mode), f", set on {_source(agent)}")
+        for agent in change.agents:
+            if agent.mode.operating_mode != "Running":
+                say(f"{agent.key} is still ", mode_text(agent.mode.operating_mode), f", set on {_source(agent)}")
 
 
 def _source(agent: Agent) -> str:
     mode = agent.mode
     by = f" by {mode.set_by}" if mode.set_by else ""
     return printable(f"{mode.source}{by}{f': {mode.reason}' if mode.reason else ''}")
-
-
-def _concerned(registry: Registry, change: _Change) -> Iterable[Agent]:
-    identity = change.found.identity
-    for key in sorted(registry.agents):
-        agent = registry.agents[key]
-        if identity.key in (agent.fleets if identity.kind == "AgentFleet" else (agent.key,)):
-            yield agent
 
 
 def _mode_data(agent: Agent) -> dict[str, str]:

@@ -29,6 +29,8 @@ class ExitCode(IntEnum):
     """Findings in what was checked, or a failed test."""
     BAD_INPUT = 2
     """The command could not be understood or its input not be used."""
+    NOT_YET = 3
+    """Done, but what was to come of it has not come within the time given."""
     NEEDS_APPROVAL = 10
     THROTTLED = 11
     DENIED = 12

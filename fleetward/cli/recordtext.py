@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 import msgspec
 from rich.text import Text
 
-from fleetward.audit.record import DecisionRecord, ModeChangeRecord, OutcomeRecord, Record
+from fleetward.audit.record import AccessRefusedRecord, DecisionRecord, ModeChangeRecord, OutcomeRecord, Record
 from fleetward.cli.describe import obligation_in_words
 from fleetward.cli.output import decision_text, mode_text, printable, say
 from fleetward.decision.action import Actual, Facts, RuleRef
@@ -35,6 +35,8 @@ def row(record: Record, find: FindRecord) -> list[str | Text]:
             mode_text(record.after),
         )
         rules, run = "-", "-"
+    elif isinstance(record, AccessRefusedRecord):
+        who, what, verdict, rules, run = "-", f"stream of {record.workload}", _refused(), "-", "-"
     else:
         who, what, verdict = record.agent, _action(record, find), decision_text(record.decision)
         rules = ", ".join(_rule_name(ref) for ref in record.rules) or "-"
@@ -107,10 +109,21 @@ def _mode_chapters(record: ModeChangeRecord) -> Iterator[_Chapter]:
     yield "in force from", [f"registry {record.registry_version}"]
 
 
+def _access_chapters(record: AccessRefusedRecord) -> Iterator[_Chapter]:
+    say(_refused(), f"  the stream of workload {printable(record.workload)}  ({record.id})")
+    yield "when", [record.time]
+    yield "reason", [record.reason]
+    yield "asked from", [record.peer or "not known"]
+    yield "the same, since it was last recorded", [f"{record.repeated} more"] if record.repeated else []
+    yield "other refusals not recorded one by one", [str(record.unrecorded)] if record.unrecorded else []
+    yield "judged by", [f"registry {record.registry_version}"] if record.registry_version else []
+
+
 _CHAPTERS: dict[type, Callable[..., Iterator[_Chapter]]] = {
     DecisionRecord: _decision_chapters,
     OutcomeRecord: _outcome_chapters,
     ModeChangeRecord: _mode_chapters,
+    AccessRefusedRecord: _access_chapters,
 }
 
 
@@ -135,6 +148,10 @@ def _action(record: DecisionRecord | OutcomeRecord, find: FindRecord) -> str:
     decision = find(record.decision_id)
     name = decision.action.name if isinstance(decision, DecisionRecord) else f"outcome of {record.decision_id}"
     return f"{name}: {record.status}"
+
+
+def _refused() -> Text:
+    return Text("Refused", style="bold red")
 
 
 def _rule_name(ref: RuleRef) -> str:

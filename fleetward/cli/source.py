@@ -1,30 +1,73 @@
-"""Where commands read from: files, and folders of resources with all that is wrong with them."""
+"""Where commands read from and write to: a folder of YAML, or a cluster. Commands do not know which."""
 
-import os
+import functools
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import click
-from rich.text import Text
+from click.core import ParameterSource
+from click.shell_completion import CompletionItem
 
-from fleetward.cli.output import CliError, ExitCode, console, printable
-from fleetward.decision.lint import check_references, check_resource
-from fleetward.registry.registry import Registry
-from fleetward.resources.finding import Finding
-from fleetward.resources.folder import FolderContent, FolderError, read_folder
+from fleetward.cli.group import PLUGIN_NAME
+from fleetward.cli.output import CliError
+
+if TYPE_CHECKING:
+    from fleetward.cli.change import Change, Standing, Wanted
+    from fleetward.cli.cluster.live import Live
+    from fleetward.cli.cluster.source import ClusterSource
+    from fleetward.cli.records import Records
+    from fleetward.registry.registry import Registry
+    from fleetward.resources.finding import Finding
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 DIR_VARIABLE = "FLEETWARD_DIR"
 
 
-def dir_option(function: F) -> F:
-    """Add `--dir`, passed on as `directory`."""
-    return click.option(
+class Governed(Protocol):
+    """The resources of a source, and everything that is wrong with them."""
+
+    @property
+    def findings(self) -> "tuple[Finding, ...]":
+        """What is wrong."""
+
+    @property
+    def texts(self) -> Mapping[str, bytes]:
+        """The files that findings are in, as they are."""
+
+    @property
+    def registry(self) -> "Registry":
+        """The registry of the resources without a fault."""
+
+    @property
+    def live(self) -> "Mapping[str, Live] | None":
+        """What is seen of each agent that runs, by key; None where the source cannot know."""
+
+
+class Source(Protocol):
+    """A place where resources are. Every method raises CliError for what the user can mend."""
+
+    def read(self) -> Governed:
+        """Read all resources."""
+
+    def names(self, kind: str) -> Sequence[str]:
+        """Give the keys of a kind for completion; nothing where they cannot be had at once."""
+
+    def set_mode(self, wanted: "Wanted") -> "Change":
+        """Set an operating mode, unless a stronger one holds."""
+
+    def wait(self, change: "Change", seconds: float, tell: Callable[[str], None]) -> "Standing | None":
+        """Wait until a change is in force, telling how far it has come. None where there is nothing to wait for."""
+
+    def records(self) -> "AbstractContextManager[Records]":
+        """Open the audit trail."""
+
+
+_OPTIONS: Sequence[Callable[[Any], Any]] = (
+    click.option(
         "--dir",
         "directory",
         metavar="DIR",
@@ -32,9 +75,84 @@ def dir_option(function: F) -> F:
         default=".",
         envvar=DIR_VARIABLE,
         show_envvar=True,
-        show_default="this folder",
+        show_default="this folder; the cluster for kubectl fleetward",
         help="Folder of YAML, or one file.",
-    )(function)
+    ),
+)
+_CLUSTER_OPTIONS: Sequence[Callable[[Any], Any]] = (
+    click.option("--kubeconfig", metavar="FILE", help="Work on a cluster, by this kubeconfig."),
+    click.option("--context", metavar="NAME", help="Work on the cluster of this context."),
+    click.option("-n", "--namespace", metavar="NS", help="Work on a cluster, in this namespace."),
+    click.option("--as", "user", metavar="USER", help="Work on a cluster, acting as this user."),
+)
+_NAMES = {"kubeconfig": "--kubeconfig", "context": "--context", "namespace": "--namespace", "user": "--as"}
+
+
+def source_options(function: F) -> F:
+    """Add the options that choose a source, passed on as `source`."""
+    return _with(function, (*_OPTIONS, *_CLUSTER_OPTIONS), ("directory", *_NAMES), "source", source_of)
+
+
+def cluster_options(function: F) -> F:
+    """Add the options that choose a cluster, passed on as `cluster`; None where none is asked for."""
+
+    def choose(context: click.Context) -> "ClusterSource | None":
+        return _cluster(context.params) if asks_for_cluster(context) or _is_plugin(context) else None
+
+    return _with(function, _CLUSTER_OPTIONS, tuple(_NAMES), "cluster", choose)
+
+
+def records_options(function: F) -> F:
+    """Add the options that choose an audit trail, passed on as `source`."""
+    data = click.option(
+        "--data",
+        metavar="PATH",
+        type=click.Path(path_type=Path),
+        help="The data folder of fleetward serve.  [default: .fleetward in the folder served]",
+    )
+    hub = (
+        click.option("--hub", metavar="URL", help="The hub of a cluster, instead of through kubectl port-forward."),
+        click.option("--hub-ca", metavar="FILE", help="What to trust the hub by, instead of ConfigMap fleetward-ca."),
+        click.option(
+            "--system-namespace",
+            metavar="NS",
+            envvar="FLEETWARD_SYSTEM_NAMESPACE",
+            show_envvar=True,
+            help="Where Fleetward runs in the cluster.  [default: fleetward-system]",
+        ),
+    )
+    taken = ("directory", "data", *_NAMES, "hub", "hub_ca", "system_namespace")
+    return _with(function, (*_OPTIONS, data, *_CLUSTER_OPTIONS, *hub), taken, "source", source_of)
+
+
+def source_of(context: click.Context) -> Source:
+    """Give the source that the options of the command choose. click.UsageError where they contradict each other.
+
+    What was typed counts before the environment, and that before how the program was called.
+    """
+    params = context.params
+    folder = [f"--{name}" for name in ("dir", "data") if _given(context, "directory" if name == "dir" else name)]
+    if asks_for_cluster(context):
+        if folder:
+            raise click.UsageError(
+                f"{folder[0]} is about a folder, {asks_for_cluster(context)} about a cluster", context
+            )
+        return _cluster(params)
+    in_environment = context.get_parameter_source("directory") is ParameterSource.ENVIRONMENT
+    if _is_plugin(context) and not folder and not in_environment:
+        return _cluster(params)
+    from fleetward.cli.folder import FolderSource  # noqa: PLC0415 - a command loads one source, not both
+
+    return FolderSource(params.get("directory") or Path(), params.get("data"))
+
+
+def complete_agents(context: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:  # noqa: ARG001
+    """Propose the agents of the source, or its fleets where --fleet is given."""
+    try:
+        names = source_of(context).names("AgentFleet" if context.params.get("fleet") else "Agent")
+    except click.ClickException:
+        return []
+    return [CompletionItem(key) for key in names if key.startswith(incomplete)]
 
 
 def read_file(path: Path) -> bytes:
@@ -47,84 +165,48 @@ def read_file(path: Path) -> bytes:
         raise CliError(f"cannot read {path}: {error.strerror}") from None
 
 
-@dataclass(frozen=True)
-class Folder:
-    """A folder's content, and everything that is wrong with it."""
+def _with(
+    function: F,
+    options: Sequence[Callable[[Any], Any]],
+    taken: Sequence[str],
+    name: str,
+    choose: Callable[[click.Context], Source | None],
+) -> F:
+    """Add options, and call the function with what `choose` makes of them in their place."""
 
-    content: FolderContent
-    findings: tuple[Finding, ...]
+    @click.pass_context
+    @functools.wraps(function)
+    def called(context: click.Context, /, **values: Any) -> Any:
+        for each in taken:
+            values.pop(each)
+        return function(**values, **{name: choose(context)})
 
-    @cached_property
-    def registry(self) -> Registry:
-        """The registry of the resources without a fault."""
-        return Registry.build((each.resource for each in self.content.resources), self.content.namespaces)
-
-    @property
-    def texts(self) -> dict[str, bytes]:
-        """The files as they are."""
-        return {file.file: file.data for file in self.content.files}
-
-
-def open_folder(directory: str | os.PathLike[str]) -> Folder:
-    """Read a folder and look for mistakes. CliError where it does not exist."""
-    try:
-        content = read_folder(directory)
-    except FolderError as error:
-        raise CliError(str(error)) from None
-    return Folder(content, in_order(content, [*content.findings, *_deeper(content)]))
+    decorated: Any = called
+    for option in reversed(options):
+        decorated = option(decorated)
+    return decorated  # type: ignore[no-any-return]
 
 
-def open_faultless(directory: str | os.PathLike[str]) -> Folder:
-    """Read a folder that must have no findings: shows them and ends the command otherwise."""
-    folder = open_folder(directory)
-    if folder.findings:
-        refuse(folder.findings, folder.texts)
-    return folder
+def _cluster(params: Mapping[str, Any]) -> "ClusterSource":
+    from fleetward.cli.cluster.kubectl import Kubectl  # noqa: PLC0415 - as above
+    from fleetward.cli.cluster.source import ClusterSource, HubPlace  # noqa: PLC0415
+
+    return ClusterSource(
+        Kubectl(params.get("kubeconfig"), params.get("context"), params.get("user")),
+        params.get("namespace"),
+        HubPlace(params.get("hub"), params.get("hub_ca"), params.get("system_namespace")),
+    )
 
 
-def _deeper(content: FolderContent) -> Iterable[Finding]:
-    """Find what takes more than a schema to see."""
-    places = {id(each.resource): each.document for each in content.resources}
-    for each in content.resources:
-        for path, message in check_resource(each.resource):
-            yield each.document.finding(path, message)
-    if content.findings:
-        return  # a resource that cannot be read would look like one that does not exist
-    for resource, path, message in check_references(each.resource for each in content.resources):
-        yield places[id(resource)].finding(path, message)
+def asks_for_cluster(context: click.Context) -> str:
+    """Name an option that was typed and makes sense for a cluster alone; empty where none was."""
+    named = {**_NAMES, "hub": "--hub", "hub_ca": "--hub-ca", "system_namespace": "--system-namespace"}
+    return next((option for name, option in named.items() if _given(context, name)), "")
 
 
-def in_order(content: FolderContent, findings: Iterable[Finding]) -> tuple[Finding, ...]:
-    """Put findings in the order of files and lines."""
-    position = {file.file: i for i, file in enumerate(content.files)}
-    return tuple(sorted(findings, key=lambda finding: (position[finding.file], finding.line)))
+def _given(context: click.Context, name: str) -> bool:
+    return name in context.params and context.get_parameter_source(name) is ParameterSource.COMMANDLINE
 
 
-def refuse(findings: Sequence[Finding], texts: Mapping[str, bytes] | None = None) -> NoReturn:
-    """Show findings on standard error and end the command: bad input."""
-    show_findings(findings, texts or {}, stderr=True)
-    raise click.exceptions.Exit(ExitCode.BAD_INPUT)
-
-
-def show_findings(findings: Iterable[Finding], texts: Mapping[str, bytes], *, stderr: bool = False) -> None:
-    """Print findings as `file:line: field: message`; on a terminal in colour, with the line of the file."""
-    out = console(stderr=stderr)
-    for finding in findings:
-        plain = [printable(line) for line in str(finding).split("\n")]
-        if not out.is_terminal:
-            out.print("\n".join(plain))
-            continue
-        text = Text(plain[0])
-        text.highlight_regex(r"^[^:]*(:\d+)?(?=:)", "bold")
-        if finding.field:
-            text.highlight_words([f" {finding.field}:"], "cyan")
-        out.print(text)
-        if line := _line(texts.get(finding.file, b""), finding.line):
-            out.print(Text(f"    {finding.line} | {printable(line)}", style="dim"))
-        for more in plain[1:]:
-            out.print(Text(more, style="yellow"))
-
-
-def _line(data: bytes, number: int) -> str:
-    lines = data.decode("utf-8", "replace").split("\n")
-    return lines[number - 1].rstrip("\r") if 0 < number <= len(lines) else ""
+def _is_plugin(context: click.Context) -> bool:
+    return context.find_root().info_name == PLUGIN_NAME

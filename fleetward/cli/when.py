@@ -9,6 +9,7 @@ import click
 from fleetward.cli.output import printable
 
 _UNITS = {"w": "weeks", "d": "days", "h": "hours", "m": "minutes", "s": "seconds"}
+_AMOUNT = re.compile(r"\d+(\.\d+)?")
 _AGO = re.compile(r"(\d+[wdhms])+")
 
 
@@ -24,8 +25,7 @@ class When(click.ParamType[datetime]):
         text = str(value)
         try:
             if _AGO.fullmatch(text):
-                parts = {_UNITS[part[-1]]: int(part[:-1]) for part in re.findall(r"\d+[a-z]", text)}
-                return datetime.now(UTC) - timedelta(**parts)
+                return datetime.now(UTC) - _span(text)
             time = datetime.fromisoformat(text)
         except (ValueError, OverflowError):
             time = None
@@ -38,3 +38,27 @@ class When(click.ParamType[datetime]):
                 ctx,
             )
         return time
+
+
+class Seconds(click.ParamType[float]):
+    """A length of time: `90s`, `1m30s`, or a number of seconds."""
+
+    name = "duration"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Read what the user gave."""
+        if isinstance(value, float):
+            return value
+        text = str(value)
+        try:
+            return float(text) if _AMOUNT.fullmatch(text) else _span(text).total_seconds()
+        except (ValueError, OverflowError):
+            self.fail(f"found {printable(text)}; allowed is a length of time, such as 30s, 2m or 0", param, ctx)
+
+
+def _span(text: str) -> timedelta:
+    """Read such as 1h30m. Raises ValueError for anything else, OverflowError for what is too long."""
+    if not _AGO.fullmatch(text):
+        raise ValueError(text)
+    parts = {_UNITS[part[-1]]: int(part[:-1]) for part in re.findall(r"\d+[a-z]", text)}
+    return timedelta(**parts)

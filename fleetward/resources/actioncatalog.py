@@ -4,7 +4,20 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from fleetward.resources.base import ActionGlob, Count, Model, Resource, Tag, Target
+from fleetward.resources.base import (
+    AGE,
+    READY,
+    REASON,
+    WHY,
+    ActionGlob,
+    Count,
+    Model,
+    Resource,
+    Tag,
+    Target,
+    column,
+)
+from fleetward.resources.status import ActionCatalogStatus
 
 Reversibility = Literal["Reversible", "Irreversible"]
 
@@ -54,7 +67,16 @@ class ActionCatalog(Resource):
     SCOPE: ClassVar[Literal["Namespaced", "Cluster"]] = "Cluster"
     PLURAL: ClassVar[str] = "actioncatalogs"
     SHORT_NAMES: ClassVar[tuple[str, ...]] = ("actcat",)
-    PRINTER_COLUMNS = ({"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"},)
+    STATUS = ActionCatalogStatus
+    PRINTER_COLUMNS = (
+        READY,
+        column("Entries", ".status.entries", "integer"),
+        column("Generation", ".metadata.generation", "integer", wide=True),
+        column("In force", ".status.generationInForce", "integer", wide=True),
+        REASON,
+        AGE,
+        WHY,
+    )
 
     kind: Literal["ActionCatalog"]
     spec: ActionCatalogSpec

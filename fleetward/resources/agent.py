@@ -5,6 +5,10 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from fleetward.resources.base import (
+    AGE,
+    READY,
+    REASON,
+    WHY,
     AgentName,
     LabelSelector,
     Model,
@@ -13,7 +17,9 @@ from fleetward.resources.base import (
     Resource,
     Role,
     Tag,
+    column,
 )
+from fleetward.resources.status import AgentStatus
 
 
 class Workload(Model):
@@ -50,7 +56,10 @@ class AgentSpec(Model):
     may_delegate_to: MayDelegateTo | None = None
     """Whom the agent may delegate to at all; left out, whomever the rules allow."""
     operating_mode: OperatingMode = "Running"
-    """Running, or why not: Paused, Stopped and Quarantined deny every decision. Patch this to stop the agent."""
+    """Paused, Stopped and Quarantined deny every decision; Stopped also evicts the agent's pods and holds new ones.
+
+    Patch this to stop the agent; only another patch lets it run again.
+    """
     operating_reason: Annotated[str, Field(max_length=1024)] = ""
     """Why the operating mode is what it is; every refusal repeats it."""
 
@@ -60,13 +69,24 @@ class Agent(Resource):
 
     PLURAL: ClassVar[str] = "agents"
     SHORT_NAMES: ClassVar[tuple[str, ...]] = ("agt",)
+    STATUS = AgentStatus
     PRINTER_COLUMNS = (
-        {"name": "Role", "type": "string", "jsonPath": ".spec.role"},
-        {"name": "Mode", "type": "string", "jsonPath": ".spec.operatingMode"},
-        {"name": "Reason", "type": "string", "jsonPath": ".spec.operatingReason"},
-        {"name": "Risk", "type": "string", "jsonPath": ".spec.riskTier"},
-        {"name": "Owner", "type": "string", "jsonPath": ".spec.owner", "priority": 1},
-        {"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"},
+        column("Role", ".spec.role"),
+        column("Mode", ".status.mode.operatingMode"),
+        READY,
+        column("Pods", ".status.pods.total", "integer"),
+        column("Webhooks", ".status.webhooks.connected", "integer"),
+        column("Last decision", ".status.lastDecision.decision"),
+        column("Decided", ".status.lastDecision.time", "date"),
+        column("Risk", ".spec.riskTier", wide=True),
+        column("Owner", ".spec.owner", wide=True),
+        column("Policies", ".status.policies", "integer", wide=True),
+        column("Registry", ".status.webhooks.registryVersion", wide=True),
+        column("Mode set by", ".status.mode.setBy", wide=True),
+        column("Mode since", ".status.mode.since", "date", wide=True),
+        REASON,
+        AGE,
+        WHY,
     )
     SELECTABLE_FIELDS = (".spec.role", ".spec.operatingMode", ".spec.riskTier")
 

@@ -4,7 +4,8 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from fleetward.resources.base import LabelSelector, Model, OperatingMode, Resource
+from fleetward.resources.base import AGE, READY, REASON, WHY, LabelSelector, Model, OperatingMode, Resource, column
+from fleetward.resources.status import AgentFleetStatus
 
 
 class FleetAgents(Model):
@@ -26,7 +27,10 @@ class AgentFleetSpec(Model):
     declared_facts: Literal["RestrictOnly", "Trusted"] = "RestrictOnly"
     """Whether what agents declare about an action is believed (Trusted) or can only tighten (RestrictOnly)."""
     operating_mode: OperatingMode = "Running"
-    """The operating mode of all agents of the fleet; the stronger of this and the agent's own counts."""
+    """The operating mode of all agents of the fleet; the stronger of this and the agent's own counts.
+
+    Patch this to stop them all at once.
+    """
     operating_reason: Annotated[str, Field(max_length=1024)] = ""
     """Why the operating mode is what it is; every refusal repeats it."""
 
@@ -37,12 +41,22 @@ class AgentFleet(Resource):
     SCOPE: ClassVar[Literal["Namespaced", "Cluster"]] = "Cluster"
     PLURAL: ClassVar[str] = "agentfleets"
     SHORT_NAMES: ClassVar[tuple[str, ...]] = ("fleet",)
+    STATUS = AgentFleetStatus
     PRINTER_COLUMNS = (
-        {"name": "Default", "type": "string", "jsonPath": ".spec.defaultDecision"},
-        {"name": "Declared", "type": "string", "jsonPath": ".spec.declaredFacts", "priority": 1},
-        {"name": "Mode", "type": "string", "jsonPath": ".spec.operatingMode"},
-        {"name": "Reason", "type": "string", "jsonPath": ".spec.operatingReason"},
-        {"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"},
+        column("Mode", ".status.mode.operatingMode"),
+        READY,
+        column("Default", ".spec.defaultDecision"),
+        column("Agents", ".status.agents.total", "integer"),
+        column("Running", ".status.agents.running", "integer"),
+        column("Paused", ".status.agents.paused", "integer"),
+        column("Stopped", ".status.agents.stopped", "integer"),
+        column("Quarantined", ".status.agents.quarantined", "integer"),
+        column("Declared", ".spec.declaredFacts", wide=True),
+        column("Mode set by", ".status.mode.setBy", wide=True),
+        column("Mode since", ".status.mode.since", "date", wide=True),
+        REASON,
+        AGE,
+        WHY,
     )
     SELECTABLE_FIELDS = (".spec.operatingMode", ".spec.defaultDecision")
 

@@ -2,8 +2,9 @@
 
 from typing import ClassVar, Literal
 
-from fleetward.resources.base import Resource
+from fleetward.resources.base import AGE, READY, REASON, WHY, Resource, column
 from fleetward.resources.rule import PolicySpec
+from fleetward.resources.status import AgentPolicyStatus
 
 
 class AgentPolicy(Resource):
@@ -11,10 +12,18 @@ class AgentPolicy(Resource):
 
     PLURAL: ClassVar[str] = "agentpolicies"
     SHORT_NAMES: ClassVar[tuple[str, ...]] = ("apol",)
+    STATUS = AgentPolicyStatus
     PRINTER_COLUMNS = (
-        {"name": "Enforcement", "type": "string", "jsonPath": ".spec.enforcement"},
-        {"name": "Roles", "type": "string", "jsonPath": ".spec.subjects.roles"},
-        {"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"},
+        column("Enforcement", ".spec.enforcement"),
+        READY,
+        column("Rules", ".status.rules", "integer"),
+        column("Agents", ".status.agents", "integer"),
+        column("Roles", ".spec.subjects.roles", wide=True),
+        column("Generation", ".metadata.generation", "integer", wide=True),
+        column("In force", ".status.generationInForce", "integer", wide=True),
+        REASON,
+        AGE,
+        WHY,
     )
     SELECTABLE_FIELDS = (".spec.enforcement",)
 

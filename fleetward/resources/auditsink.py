@@ -4,7 +4,8 @@ from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from fleetward.resources.base import Model, Resource, Validation
+from fleetward.resources.base import AGE, READY, REASON, WHY, Model, Resource, Validation, column
+from fleetward.resources.status import AuditSinkStatus
 
 
 class JsonLinesSink(Model):
@@ -51,12 +52,14 @@ class AuditSinkSpec(Model):
             "jsonLines goes with type JsonLines only",
             ".jsonLines",
             "FieldValueForbidden",
+            "self.type",
         ),
         Validation(
             "self.type == 'CloudEvents' || !has(self.cloudEvents)",
             "cloudEvents goes with type CloudEvents only",
             ".cloudEvents",
             "FieldValueForbidden",
+            "self.type",
         ),
     )
 
@@ -66,9 +69,12 @@ class AuditSinkSpec(Model):
     """For type JsonLines."""
     cloud_events: CloudEventsSink | None = None
     """For type CloudEvents."""
-    records: Annotated[list[Literal["Decision", "Outcome", "ModeChange"]], Field(min_length=1, max_length=3)] | None = (
-        None
-    )
+    records: (
+        Annotated[
+            list[Literal["Decision", "Outcome", "ModeChange", "AccessRefused"]], Field(min_length=1, max_length=4)
+        ]
+        | None
+    ) = None
     """Which types of record are forwarded; left out, all."""
 
     @model_validator(mode="after")
@@ -88,9 +94,19 @@ class AuditSink(Resource):
     SCOPE: ClassVar[Literal["Namespaced", "Cluster"]] = "Cluster"
     PLURAL: ClassVar[str] = "auditsinks"
     SHORT_NAMES: ClassVar[tuple[str, ...]] = ("asink",)
+    STATUS = AuditSinkStatus
     PRINTER_COLUMNS = (
-        {"name": "Type", "type": "string", "jsonPath": ".spec.type"},
-        {"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"},
+        column("Type", ".spec.type"),
+        READY,
+        column("Delivered", ".status.delivered", "integer"),
+        column("Behind", ".status.behind", "integer"),
+        column("Last delivered", ".status.lastDelivered", "date"),
+        column("Last error", ".status.lastError", wide=True),
+        column("Generation", ".metadata.generation", "integer", wide=True),
+        column("In force", ".status.generationInForce", "integer", wide=True),
+        REASON,
+        AGE,
+        WHY,
     )
     SELECTABLE_FIELDS = (".spec.type",)
 

@@ -30,6 +30,24 @@ class Validation(NamedTuple):
     """The field at fault, such as `.maximum`; left out, the object."""
     reason: Literal["FieldValueInvalid", "FieldValueRequired", "FieldValueForbidden"] = "FieldValueInvalid"
     """What the API server answers as the cause."""
+    found: str = ""
+    """A CEL expression for the text that was found; left out where the message says it already."""
+
+    def as_crd(self) -> dict[str, str]:
+        """Return it as a CRD writes it."""
+        written = {"rule": self.rule, "message": self.message}
+        if self.found:
+            written["messageExpression"] = f"{cel_text(f'{self.message}, found ')} + {self.found}"
+        if self.field_path:
+            written["fieldPath"] = self.field_path
+        if self.reason != "FieldValueInvalid":
+            written["reason"] = self.reason
+        return written
+
+
+def cel_text(text: str) -> str:
+    """Write a text as a literal of CEL."""
+    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
 
 
 class Model(BaseModel):
@@ -52,18 +70,15 @@ class Model(BaseModel):
         """Add the validations, as a CRD writes them, to the model's JSON schema."""
         schema = handler(core)
         if cls.VALIDATIONS:
-            handler.resolve_ref_schema(schema)["x-kubernetes-validations"] = [
-                {"rule": each.rule, "message": each.message}
-                | ({"fieldPath": each.field_path} if each.field_path else {})
-                | ({"reason": each.reason} if each.reason != "FieldValueInvalid" else {})
-                for each in cls.VALIDATIONS
-            ]
+            written = [each.as_crd() for each in cls.VALIDATIONS]
+            handler.resolve_ref_schema(schema)["x-kubernetes-validations"] = written
         return schema
 
 
+MAX_NAME = 63
 _LABEL = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?"
 
-ObjectName = Annotated[str, Field(min_length=1, max_length=63, pattern=rf"^{_LABEL}$")]
+ObjectName = Annotated[str, Field(min_length=1, max_length=MAX_NAME, pattern=rf"^{_LABEL}$")]
 """A name of a resource or namespace: a DNS label (RFC 1123)."""
 
 AgentName = Annotated[str, Field(min_length=1, max_length=127, pattern=rf"^({_LABEL}/)?{_LABEL}$")]
@@ -87,7 +102,11 @@ Target = Annotated[str, Field(min_length=1, max_length=253, pattern=r"^[A-Za-z0-
 
 Role = Literal["Coordinator", "Planner", "Worker"]
 OperatingMode = Literal["Running", "Paused", "Stopped", "Quarantined"]
-Count = Annotated[int, Field(ge=0, le=2**53 - 1)]
+Decision = Literal["Allow", "Constrain", "Throttle", "RequireApproval", "Deny"]
+MAX_COUNT = 2**53 - 1
+"""The largest number that every JSON parser reads exactly."""
+
+Count = Annotated[int, Field(ge=0, le=MAX_COUNT)]
 
 _LABEL_KEY = r"^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([A-Za-z0-9_.-]*[A-Za-z0-9])?$"
 LabelKey = Annotated[str, Field(min_length=1, max_length=317, pattern=_LABEL_KEY)]
@@ -110,6 +129,7 @@ class LabelSelectorRequirement(Model):
             "values go with the operators In and NotIn, not with Exists and DoesNotExist",
             ".values",
             "FieldValueForbidden",
+            "self.operator",
         ),
     )
 
@@ -157,20 +177,40 @@ class Metadata(BaseModel):
     generation: int = 1
 
 
+def column(name: str, path: str, kind: str = "string", *, wide: bool = False) -> dict[str, Any]:
+    """Return a column of `kubectl get`; a wide one is shown with `-o wide` only.
+
+    Of a path that leads to several values the API server prints the first alone.
+    """
+    return {"name": name, "type": kind, "jsonPath": path} | ({"priority": 1} if wide else {})
+
+
+_READY = '.status.conditions[?(@.type=="Ready")]'
+READY = column("Ready", f"{_READY}.status")
+AGE = column("Age", ".metadata.creationTimestamp", "date")
+REASON = column("Reason", f"{_READY}.reason", wide=True)
+WHY = column("Why", f"{_READY}.message")
+"""The last of the columns, since it may be long."""
+
+
 class Resource(Model):
     """A resource of the group fleetward.dev."""
 
     SCOPE: ClassVar[Literal["Namespaced", "Cluster"]] = "Namespaced"
     PLURAL: ClassVar[str]
     SHORT_NAMES: ClassVar[tuple[str, ...]] = ()
+    STATUS: ClassVar[type[Model]]
+    """What Fleetward writes under `status`. No field of the model: whoever writes a resource writes no status."""
     PRINTER_COLUMNS: ClassVar[tuple[dict[str, Any], ...]] = ()
-    """What `kubectl get` shows. Of a path that leads to several values the API server prints the first alone."""
+    """What `kubectl get` shows: is it working, and if not why."""
     SELECTABLE_FIELDS: ClassVar[tuple[str, ...]] = ()
     VALIDATIONS: ClassVar[tuple[Validation, ...]] = (
         Validation(
-            f"self.metadata.name.size() <= 63 && self.metadata.name.matches('^{_LABEL}$')",
-            "metadata.name may have at most 63 characters: lower-case letters, digits and '-', "
+            f"self.metadata.name.size() <= {MAX_NAME} && self.metadata.name.matches('^{_LABEL}$')",
+            f"metadata.name may have at most {MAX_NAME} characters: lower-case letters, digits and '-', "
             "beginning and ending with a letter or digit",
+            ".metadata.name",
+            found="'\"' + self.metadata.name + '\"'",
         ),
     )
 

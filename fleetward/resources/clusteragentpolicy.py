@@ -27,6 +27,7 @@ class ClusterAgentPolicy(Resource):
     SCOPE: ClassVar[Literal["Namespaced", "Cluster"]] = "Cluster"
     PLURAL: ClassVar[str] = "clusteragentpolicies"
     SHORT_NAMES: ClassVar[tuple[str, ...]] = ("capol",)
+    STATUS = AgentPolicy.STATUS
     PRINTER_COLUMNS = AgentPolicy.PRINTER_COLUMNS
     SELECTABLE_FIELDS = AgentPolicy.SELECTABLE_FIELDS
 

@@ -54,6 +54,7 @@ How to read the tables:
 - A list is applied as a whole. Only `rules` is merged by name when several field managers apply to one policy.
 - An unknown field is refused: by `fleetward` always, by the API server as the client asks (`kubectl` asks by default).
 - `metadata.name` is a [name](#text-formats) in every kind.
+- `status` is written by Fleetward alone, and only in a cluster; what you apply there is ignored.
 - How to write `when`, and what it can see, is told in [expressions.md](expressions.md).
 
 | Kind | Scope | What it is |
@@ -95,11 +96,14 @@ letter, without globs. Let the [ActionCatalog](#actioncatalog) say them: what an
 only make the decision stricter, unless its fleet has `declaredFacts: Trusted`.
 """
 
+_STATUSES = {model.STATUS.__name__ for model in KINDS.values()}
+
 
 class _Row(NamedTuple):
     field: str
     type: str
     default: str
+    choices: str
     allowed: str
     meaning: str
 
@@ -119,7 +123,16 @@ class _Parts:
         for model in KINDS.values():
             self.all |= schemas(model)
         used = Counter(reference for schema in self.all.values() for reference in _references(schema))
-        self.shared = sorted(name for name, count in used.items() if count > 1)
+        self.of_status = self._of_status()
+        self.shared = sorted(name for name, count in used.items() if count > 1 and name not in _STATUSES)
+
+    def _of_status(self) -> set[str]:
+        found: set[str] = set()
+        new = set(_STATUSES)
+        while new:
+            found |= new
+            new = {reference for name in new for reference in _references(self.all[name])} - found
+        return found
 
     def lay_out(self, schema: Schema, prefix: str) -> _Part:
         """Return the rows and refusals of a model's fields, and those of the models that only it uses."""
@@ -135,7 +148,7 @@ class _Parts:
         default = "*required*" if required else _code(field.get("default"))
         kind = _type(field, reference if reference in self.shared else None)
         meaning = field.get("description") or self.all[reference]["description"]
-        part.rows.append(_Row(f"`{path}`", kind, default, _allowed(field), _text(meaning)))
+        part.rows.append(_Row(f"`{path}`", kind, default, _choices(field), _allowed(field), _text(meaning)))
         under = path + ("[]" if items else "")
         self._refusals(part, under, field)
         if reference and reference not in self.shared:
@@ -165,7 +178,7 @@ def _type(field: Schema, shared: str | None) -> str:
         return f"[{shared}](#{shared.lower()})"
     if name := _format(field):
         return f"[{name}](#text-formats)"
-    return str(field.get("type", "object"))
+    return "time" if field.get("format") == "date-time" else str(field.get("type", "object"))
 
 
 def _format(field: Schema) -> str | None:
@@ -173,12 +186,16 @@ def _format(field: Schema) -> str | None:
     return next((name for name, schema in _FORMAT_OF.items() if schema == bounds), None)
 
 
+def _choices(field: Schema) -> str:
+    return ", ".join(f"`{choice}`" for choice in field.get("items", field).get("enum", ()))
+
+
 def _allowed(field: Schema) -> str:
     """Say the choices and bounds; those of a named text format stand in its own section."""
     values = field.get("items", field)
     said = []
     if "enum" in values:
-        said.append(", ".join(f"`{choice}`" for choice in values["enum"]))
+        said.append(_choices(field))
     elif not _format(values):
         said.append(_range(field, "Length", "character"))
         said.append(_text(PATTERNS[field["pattern"]]) if "pattern" in field else "")
@@ -206,9 +223,18 @@ def _text(text: str) -> str:
     return "`".join(spans)
 
 
+def _tell_status(part: _Part) -> Iterator[str]:
+    """Tell of a status: nobody writes it by hand, so defaults and bounds would only distract."""
+    yield "| Field | Type | Values | Meaning |\n|---|---|---|---|\n"
+    for row in part.rows:
+        yield f"| {row.field} | {row.type} | {row.choices} | {row.meaning} |\n"
+    yield "\n"
+
+
 def _tell(part: _Part) -> Iterator[str]:
     yield "| Field | Type | Default | Allowed | Meaning |\n|---|---|---|---|---|\n"
-    yield from (f"| {' | '.join(row)} |\n" for row in part.rows)
+    for row in part.rows:
+        yield f"| {row.field} | {row.type} | {row.default} | {row.allowed} | {row.meaning} |\n"
     if part.refusals:
         yield "\nRefused, with these words:\n\n"
         yield from (f"- {f'`{path}`: ' if path else ''}{_text(message)}\n" for path, message in part.refusals)
@@ -228,7 +254,10 @@ def _kind(model: type[Resource], parts: _Parts) -> Iterator[str]:
     yield f"\n\n```yaml\n{EXAMPLES[name]}```\n\n"
     told_once = base.Resource.VALIDATIONS
     own = [check for check in schema[VALIDATIONS] if check["message"] not in {each.message for each in told_once}]
-    yield from _tell(parts.lay_out(schema | {VALIDATIONS: own}, ""))
+    spec = {"properties": {"spec": schema["properties"]["spec"]}, VALIDATIONS: own}
+    yield from _tell(parts.lay_out(schema | spec, ""))
+    yield "Written by Fleetward:\n\n"
+    yield from _tell_status(parts.lay_out({"properties": {"status": schema["properties"]["status"]}}, ""))
 
 
 def _formats() -> Iterator[str]:
@@ -255,9 +284,10 @@ def render() -> str:
     for model in KINDS.values():
         said += _kind(model, parts)
     for name in parts.shared:
+        told = _tell_status if name in parts.of_status else _tell
         said += [
             f"## {name}\n\n{_text(parts.all[name]['description'])}\n\n",
-            *_tell(parts.lay_out(parts.all[name], "")),
+            *told(parts.lay_out(parts.all[name], "")),
         ]
     said += [*_globs(), _SELECTORS, "\n", _TAGS, "\n", *_formats()]
     return "".join(said)

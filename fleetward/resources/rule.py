@@ -9,6 +9,7 @@ from fleetward.resources.base import (
     ActionGlob,
     AgentName,
     Count,
+    Decision,
     LabelSelector,
     Model,
     ObjectName,
@@ -19,7 +20,6 @@ from fleetward.resources.base import (
 )
 
 ActionKind = Literal["ToolCall", "ModelCall", "Delegation", "Plan", "Message"]
-Decision = Literal["Allow", "Constrain", "Throttle", "RequireApproval", "Deny"]
 Phase = Literal["Before", "During", "After"]
 
 Some = Field(min_length=1, max_length=64)
@@ -65,6 +65,7 @@ class Obligation(Model):
             "self.type != 'Clamp' || self.field.startsWith('arguments.')",
             "Clamp applies to arguments; only Redact applies to a result",
             ".field",
+            found="self.field",
         ),
         Validation(
             "self.type != 'Redact' || !has(self.maximum)",
@@ -107,12 +108,14 @@ class Rule(Model):
             "obligations go with decision Constrain only",
             ".obligations",
             "FieldValueForbidden",
+            "self.decision",
         ),
         Validation(
             "self.decision == 'Throttle' || !has(self.retryAfterSeconds)",
             "retryAfterSeconds goes with decision Throttle only",
             ".retryAfterSeconds",
             "FieldValueForbidden",
+            "self.decision",
         ),
         Validation(
             "self.decision != 'Constrain' || !has(self.phase) || self.phase != 'During'",
@@ -122,7 +125,7 @@ class Rule(Model):
         Validation(
             "!has(self.phase) || self.phase != 'After' || !has(self.obligations) || "
             "self.obligations.all(o, o.field.startsWith('result.'))",
-            "in phase After an obligation can only be about the result",
+            "in phase After an obligation can only be about the result, found one about the arguments",
             ".obligations",
         ),
     )
@@ -163,7 +166,7 @@ class Rule(Model):
         if self.phase == "During" and self.decision == "Constrain":
             raise ValueError("decision Constrain fits the phases Before and After, found During")
         if self.phase == "After" and any(not o.field.startswith("result.") for o in self.obligations):
-            raise ValueError("in phase After an obligation can only be about the result")
+            raise ValueError("in phase After an obligation can only be about the result, found one about the arguments")
         return self
 
 

@@ -5,7 +5,7 @@ The rules: https://kubernetes.io/docs/tasks/extend-kubernetes/custom-resources/c
 
 from typing import Any
 
-from fleetward.resources.base import Metadata, Resource
+from fleetward.resources.base import Metadata, Model, Resource, Validation, cel_text
 from fleetward.resources.explain import PATTERNS
 
 Schema = dict[str, Any]
@@ -40,17 +40,24 @@ _KEPT = {
 
 
 def schemas(model: type[Resource]) -> dict[str, Schema]:
-    """Return the schemas of the kind and of all its parts by class name; a `$ref` holds such a name.
+    """Return the schemas of the kind, of its status and of all their parts by class name; a `$ref` holds such a name.
 
     apiVersion, kind and metadata are left out: they are the API server's own to describe and to check. So is a default
     that says no more than absence (null, empty). TypeError for a keyword that has no structural form, so that nothing
     the models check gets lost on the way.
     """
-    top = model.model_json_schema(by_alias=True, ref_template="{model}")
-    parts: dict[str, Schema] = top.pop("$defs")
+    top, parts = _with_parts(model)
     del parts[Metadata.__name__]
-    top |= {"properties": {"spec": top["properties"]["spec"]}, "required": ["spec"]}
-    return {name: _clean(schema) for name, schema in {model.__name__: top, **parts}.items()}
+    status, status_parts = _with_parts(model.STATUS)
+    name = model.STATUS.__name__
+    top |= {"properties": {"spec": top["properties"]["spec"], "status": {"$ref": name}}, "required": ["spec"]}
+    every = {model.__name__: top, **parts, name: status, **status_parts}
+    return {name: _clean(schema) for name, schema in every.items()}
+
+
+def _with_parts(model: type[Model]) -> tuple[Schema, dict[str, Schema]]:
+    schema = model.model_json_schema(by_alias=True, ref_template="{model}")
+    return schema, schema.pop("$defs", {})
 
 
 def inlined(schema: Schema, parts: dict[str, Schema]) -> Schema:
@@ -107,8 +114,10 @@ def _map(node: Schema) -> Schema:
         raise TypeError(f"no structural form for an object without fields or keys: {node}")
     ((pattern, values),) = node["patternProperties"].items()
     longest = node["propertyNames"]["maxLength"]
-    check = {
-        "rule": f"self.all(key, key.size() <= {longest} && key.matches('{pattern}'))",
-        "message": f"each key may have at most {longest} characters, and is {PATTERNS[pattern]}",
-    }
-    return {"additionalProperties": _clean(values), VALIDATIONS: [check]}
+    right = f"key.size() <= {longest} && key.matches({cel_text(pattern)})"
+    check = Validation(
+        f"self.all(key, {right})",
+        f"each key may have at most {longest} characters, and is {PATTERNS[pattern]}",
+        found=f"'\"' + self.filter(key, !({right}))[0] + '\"'",
+    )
+    return {"additionalProperties": _clean(values), VALIDATIONS: [check.as_crd()]}

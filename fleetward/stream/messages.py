@@ -1,8 +1,9 @@
 """What travels between the hub and a decision webhook: one WebSocket, one JSON text frame a message.
 
-A sidecar opens the stream with Hello, then sends Renew and Records. The hub answers with its slice, whole (Snapshot)
-or as a change (Update), and with Renewed or Withheld, Acknowledged and Refused. Frames of one direction arrive in
-order, and the design rests on it: Renewed follows every change that the hub had when it was asked.
+A sidecar opens the stream with Hello, then sends Renew and Records, and Applied for each slice that came into force.
+The hub answers with its slice, whole (Snapshot) or as a change (Update), and with Renewed or Withheld, and with
+Acknowledged; it ends the stream with Refused or Reconnect. Frames of one direction arrive in order, and the design
+rests on it: Renewed follows every change that the hub had when it was asked, and Applied answers change after change.
 """
 
 from hashlib import blake2b
@@ -13,7 +14,7 @@ from msgspec import Meta
 
 from fleetward.registry.slice import Change, Items, Slice, Wire
 
-PROTOCOL = 1
+PROTOCOL = 2
 """The version of this protocol. Both sides must speak the same."""
 
 PATH = "/v1/stream"
@@ -73,6 +74,12 @@ class Renew(_Message, frozen=True):
     spooled: Seq
 
 
+class Applied(_Message, frozen=True):
+    """The slice that the hub sent last is in force; each one is answered so, in the order they came."""
+
+    version: Annotated[str, Meta(max_length=64)]
+
+
 class Records(_Message, frozen=True):
     """Audit records in order, byte for byte as they were spooled."""
 
@@ -119,8 +126,17 @@ class Refused(_Message, frozen=True):
     reason: str
 
 
-ToHub = Hello | Renew | Records
-ToSidecar = Snapshot | Update | Renewed | Withheld | Acknowledged | Refused
+class Reconnect(_Message, frozen=True):
+    """The hub closes the stream and asks the sidecar to open another at once, with what it then has for a token.
+
+    No refusal: the lease stays what it is. The last message.
+    """
+
+    reason: str
+
+
+ToHub = Hello | Renew | Applied | Records
+ToSidecar = Snapshot | Update | Renewed | Withheld | Acknowledged | Refused | Reconnect
 
 encode = msgspec.json.Encoder().encode
 """A message as the bytes of a text frame."""

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from fleetward.audit.record import DecisionRecord, ModeChangeRecord, OutcomeRecord, Record
+from fleetward.audit.record import AccessRefusedRecord, DecisionRecord, ModeChangeRecord, OutcomeRecord, Record
 from fleetward.audit.store import Store
 from fleetward.decision.action import Facts, RecordedAction
 
@@ -25,6 +25,9 @@ def _record(writer: str = "aaaaaaaaaa", seq: int = 1, type_: str = "Decision", *
     if type_ == "ModeChange":
         subject = {"subject": "AgentFleet reporting", "before": "Running", "after": "Paused"}
         return ModeChangeRecord(**head | subject | changes)
+    if type_ == "AccessRefused":
+        claim = {"workload": "reports/pod-x", "reason": "the token has expired", "peer": "10.0.0.7"}
+        return AccessRefusedRecord(**head | claim | changes)
     head |= {"agent": "reports/data-worker", "decision": "Allow", "reason": "allowed by rule read"}
     if type_ == "Outcome":
         return OutcomeRecord(**head | {"decision_id": f"{writer}-{seq - 1}", "status": "Succeeded"} | changes)

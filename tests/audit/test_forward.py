@@ -133,16 +133,16 @@ async def test_more_than_one_batch(store: Store, make: Make, tmp_path: Path) -> 
 
 async def test_only_the_records_asked_for(store: Store, make: Make, tmp_path: Path) -> None:
     path = tmp_path / "sinks" / "audit.jsonl"
-    types = itertools.cycle(("Decision", "Outcome", "ModeChange"))
-    store.append([encode(make("aaa", seq, type_)) for seq, type_ in zip(range(1, 10), types, strict=False)])
+    types = itertools.cycle(("Decision", "Outcome", "ModeChange", "AccessRefused"))
+    store.append([encode(make("aaa", seq, type_)) for seq, type_ in zip(range(1, 13), types, strict=False)])
     async with Forwarder(store) as forwarder:
-        await forwarder.set_sinks([lines_sink(records=["Outcome", "ModeChange"])])
+        await forwarder.set_sinks([lines_sink(records=["Outcome", "AccessRefused"])])
         await until(lambda: only(forwarder).lag == 0)
-        assert numbers(path) == [2, 3, 5, 6, 8, 9]
-        fill(store, make, 10, 11)
+        assert numbers(path) == [2, 4, 6, 8, 10, 12]
+        fill(store, make, 13, 14)
         forwarder.wake()
-        await until(lambda: only(forwarder).position == 11)
-        assert numbers(path) == [2, 3, 5, 6, 8, 9]
+        await until(lambda: only(forwarder).position == 14)
+        assert numbers(path) == [2, 4, 6, 8, 10, 12]
 
 
 async def test_a_new_sink_starts_at_the_beginning_and_a_known_one_where_it_stood(
@@ -175,28 +175,30 @@ async def test_a_record_becomes_a_cloud_event(store: Store, make: Make) -> None:
         make("aaa", 1, traceparent=traceparent, time="2026-03-01T10:00:00.123456Z"),
         make("aaa", 2, "Outcome"),
         make("aaa", 3, "ModeChange"),
+        make("aaa", 4, "AccessRefused"),
     ]
     store.append([encode(record) for record in records])
     target = Target()
     async with target.up() as url, Forwarder(store) as forwarder:
         await forwarder.set_sinks([events_sink(url)])
-        await until(lambda: len(target.taken) == 3)
+        await until(lambda: len(target.taken) == 4)
     for headers, _ in target.requests:
         assert headers["Content-Type"] == "application/cloudevents+json"
     events = [from_structured_event(HTTPMessage(headers, body)) for headers, body in target.requests]
-    assert [event.get_id() for event in events] == ["aaa-1", "aaa-2", "aaa-3"]
+    assert [event.get_id() for event in events] == ["aaa-1", "aaa-2", "aaa-3", "aaa-4"]
     assert {event.get_source() for event in events} == {"fleetward/aaa"}
     assert {event.get_specversion() for event in events} == {"1.0"}
     assert [event.get_type() for event in events] == [
-        f"dev.fleetward.audit.{name}.v1" for name in ("decision", "outcome", "modechange")
+        f"dev.fleetward.audit.{name}.v1" for name in ("decision", "outcome", "modechange", "accessrefused")
     ]
     assert [event.get_subject() for event in events] == [
         "reports/data-worker",
         "reports/data-worker",
         "AgentFleet reporting",
+        "reports/pod-x",
     ]
     assert events[0].get_time() == datetime(2026, 3, 1, 10, 0, 0, 123456, UTC)
-    assert [event.get_extension("traceparent") for event in events] == [traceparent, None, None]
+    assert [event.get_extension("traceparent") for event in events] == [traceparent, None, None, None]
     assert [event.get_data() for event in events] == [json.loads(encode(record)) for record in records]
 
 

@@ -411,3 +411,18 @@ def test_kill_9_loses_and_doubles_nothing(tmp_path: Path) -> None:
         assert len(numbers) >= told
         told = len(numbers)
     assert told > 300
+
+
+def test_whose_a_writer_is_and_what_it_has_recorded(store: Store, make: Make) -> None:
+    assert store.workload_of("aaa") is None
+    store.report("aaa", "reports/pod-a", 3)
+    assert store.workload_of("aaa") == "reports/pod-a"
+    store.append([encode(make("aaa", 1)), encode(make("aaa", 2, agent="reports/planner"))])
+    store.append([encode(make("bbb", 1, agent="reports/writer"))])
+    assert store.has_recorded("aaa", "reports/planner")
+    assert store.has_recorded("aaa", "reports/data-worker")
+    assert not store.has_recorded("aaa", "reports/writer")
+    assert not store.has_recorded("ccc", "reports/planner")
+    own = store.append_own(lambda _, writer, seq: make(writer, seq, "AccessRefused")).writer
+    assert store.is_own(own)
+    assert not store.is_own("aaa")

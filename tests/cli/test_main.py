@@ -22,6 +22,7 @@ COMMANDS = [
     ["policy", "import"],
     ["agents"],
     ["pause"],
+    ["stop"],
     ["resume"],
     ["completion"],
 ]
@@ -37,7 +38,7 @@ def test_help_lists_every_command_and_loads_none(tmp_path: Path) -> None:
     assert (done.returncode, done.stderr) == (0, "")
     listed = done.stdout.partition("Commands:\n")[2]
     names = [line.split()[0] for line in listed.splitlines() if not line.startswith("   ")]
-    assert names == ["decide", "policy", "agents", "pause", "resume", "audit", "completion", "serve"]
+    assert names == ["decide", "policy", "agents", "pause", "stop", "resume", "audit", "completion", "serve"]
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -54,9 +55,9 @@ def test_version(process: Process) -> None:
 
 
 def test_as_a_kubectl_plugin(process: Process) -> None:
-    done = process("policy", "lint", program="kubectl-fleetward")
+    done = process("policy", "test", program="kubectl-fleetward")
     assert done.returncode == 2
-    assert done.stderr.startswith("Usage: kubectl fleetward policy lint ")
+    assert done.stderr.startswith("Usage: kubectl fleetward policy test ")
     shown = process("decide", "--help", program="kubectl-fleetward").stdout
     assert "  kubectl fleetward decide --dir policies -f action.json" in shown
 

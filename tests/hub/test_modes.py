@@ -6,6 +6,7 @@ from support.streams import World, until
 from fleetward.audit.query import RecordQuery
 from fleetward.audit.record import ModeChangeRecord
 from fleetward.registry.registry import Remove, Upsert
+from fleetward.registry.slice import OperatingMode
 from fleetward.resources import Agent
 from fleetward.resources.base import SET_BY_ANNOTATION
 
@@ -105,3 +106,54 @@ async def test_a_full_store_delays_the_record_and_not_the_pause(world: World) ->
     world.store_connection.execute("DROP TRIGGER full")
     await until(lambda: brief(world) == [("Agent reports/alpha", "Running", "Paused")])
     await until(lambda: not world.hub.status().store_problem)
+
+
+async def test_a_hub_that_does_not_record_leaves_it_to_another_and_takes_over_from_what_that_one_did(
+    world: World,
+) -> None:
+    registry = make.registry(("alpha", "beta"))
+    elsewhere: dict[str, OperatingMode] = {}
+    await world.hub_up(recorded_modes=lambda: elsewhere)
+    world.hub.record_modes = False
+    world.hub.publish(registry)
+    for mode in ("Paused", "Quarantined"):
+        world.hub.publish(registry.apply([Upsert(make.agent("alpha", operatingMode=mode))]))
+    changes = [Upsert(make.agent(name, operatingMode="Stopped")) for name in ("alpha", "beta")]
+    world.hub.publish(registry.apply(changes))
+    elsewhere["Agent reports/alpha"] = "Stopped"  # so says the hub that recorded meanwhile
+    world.hub.record_modes = True
+    await until(lambda: brief(world) == [("Agent reports/beta", "Running", "Stopped")])
+
+    world.hub.record_modes = False
+    world.hub.publish(registry)
+    elsewhere["Agent reports/beta"] = "Stopped"
+    world.hub.record_modes = True
+    await until(lambda: len(brief(world)) == 3)
+    assert sorted(brief(world)[1:]) == [
+        ("Agent reports/alpha", "Stopped", "Running"),
+        ("Agent reports/beta", "Stopped", "Running"),
+    ]
+
+
+async def test_recording_ended_and_begun_without_a_change_records_nothing(world: World) -> None:
+    registry = make.registry(("alpha",), operatingMode="Paused")
+    await world.hub_up(registry)
+    await until(lambda: len(brief(world)) == 1)
+    for _ in range(3):
+        world.hub.record_modes = False
+        world.hub.record_modes = True
+    await world.hub_down()
+    assert len(brief(world)) == 1
+
+
+async def test_changes_that_wait_when_recording_ends_are_left_to_another(world: World) -> None:
+    await world.hub_up(make.registry())
+    world.store_connection.execute(
+        "CREATE TEMP TRIGGER full BEFORE INSERT ON main.records BEGIN SELECT RAISE(FAIL, 'full'); END"
+    )
+    world.hub.publish(make.registry(operatingMode="Paused"))
+    await until(lambda: "full" in world.hub.status().store_problem)
+    world.hub.record_modes = False
+    world.store_connection.execute("DROP TRIGGER full")
+    await world.hub_down()
+    assert brief(world) == []

@@ -66,8 +66,9 @@ def nodes(schema: dict[str, Any], path: str = "", *, atomic: bool = False) -> It
 
 
 def our_nodes(kind: str) -> list[Node]:
-    """Every node but the three the API server itself describes and checks, whatever a CRD says."""
-    return [node for node in nodes(SCHEMAS[kind]) if node.path not in (".apiVersion", ".kind", ".metadata")]
+    """Every node but those the API server itself describes and checks, whatever a CRD says."""
+    its_own = (".apiVersion", ".kind", ".metadata")
+    return [node for node in nodes(SCHEMAS[kind]) if not node.path.startswith(its_own)]
 
 
 def test_the_command_writes_what_is_committed(tmp_path: Path) -> None:
@@ -134,6 +135,10 @@ def test_no_two_kinds_share_a_name() -> None:
 
 def at(schema: dict[str, Any], json_path: str) -> dict[str, Any]:
     """The node a column or selectable field points at; KeyError where there is none."""
+    ready = '.conditions[?(@.type=="Ready")].'
+    conditions, _, of_ready = json_path.partition(ready)
+    if of_ready:
+        return at(at(schema, f"{conditions}.conditions")["items"], f".{of_ready}")
     for step in json_path.removeprefix(".").split("."):
         schema = schema["properties"][step]
     return schema
@@ -141,10 +146,38 @@ def at(schema: dict[str, Any], json_path: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_columns_show_what_is_there(kind: str) -> None:
-    """A path through a list would print its first item alone."""
+    """A path through a list would print its first item alone, one that leads to no field nothing, ever."""
+    metadata = {".metadata.creationTimestamp": "date", ".metadata.generation": "integer"}
     for column in CRDS[kind]["spec"]["versions"][0]["additionalPrinterColumns"]:
-        if column["jsonPath"] != ".metadata.creationTimestamp":
-            assert at(SCHEMAS[kind], column["jsonPath"])["type"] in ("string", "integer", "array")
+        if column["jsonPath"] in metadata:
+            assert column["type"] == metadata[column["jsonPath"]]
+        else:
+            node = at(SCHEMAS[kind], column["jsonPath"])
+            kind_of_column = "date" if node.get("format") == "date-time" else node["type"]
+            assert column["type"] == ("string" if kind_of_column == "array" else kind_of_column)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_columns_say_whether_it_works_and_if_not_why(kind: str) -> None:
+    columns = CRDS[kind]["spec"]["versions"][0]["additionalPrinterColumns"]
+    shown = {column["name"]: column["jsonPath"] for column in columns if not column.get("priority")}
+    ready = '.status.conditions[?(@.type=="Ready")]'
+    assert shown["Ready"] == f"{ready}.status"
+    assert shown["Why"] == f"{ready}.message"
+    assert columns[-1]["name"] == "Why", "the longest text last, or it pushes the others off the screen"
+    assert len({column["name"] for column in columns}) == len(columns)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_status_is_a_subresource_and_asks_for_nothing(kind: str) -> None:
+    """Whoever may write the spec writes no status; and an operator that knows fewer fields may write it still."""
+    assert CRDS[kind]["spec"]["versions"][0]["subresources"] == {"status": {}}
+    status = SCHEMAS[kind]["properties"]["status"]
+    assert "status" not in SCHEMAS[kind]["required"]
+    assert list(KINDS[kind].STATUS.model_fields)[:2] == ["conditions", "observed_generation"]
+    for path, node, _ in nodes(status):
+        assert "default" not in node, path
+        assert ("required" in node) == (path == ".conditions[]"), path
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -163,14 +196,14 @@ def test_schema_is_structural(kind: str) -> None:
 
     1. Every node has a type, just one. 2. Types are not said inside allOf, anyOf, oneOf, not: we use none of them, nor
     $ref, nor null. 3. properties and additionalProperties exclude each other; the latter is a schema, for maps.
-    4. metadata is an object and says nothing more. 5. No uniqueItems, patternProperties, definitions and the like: only
-    KEYWORDS. 6. A list of type map has keys, required scalars of its items. 7. A default satisfies its node.
+    4. metadata is an object that restricts at most its name. 5. No uniqueItems, patternProperties, definitions and the
+    like: only KEYWORDS. 6. A list of type map has keys, required scalars of its items. 7. A default satisfies its node.
     """
     for path, node, _ in nodes(SCHEMAS[kind]):
         assert node.keys() <= KEYWORDS, path
         assert node["type"] in ("object", "array", "string", "integer"), path
         if path == ".metadata":
-            assert node == {"type": "object"}
+            assert node == {"type": "object", "properties": {"name": {"type": "string", "maxLength": 63}}}
         elif node["type"] == "object":
             assert len(node.keys() & {"properties", "additionalProperties"}) == 1, path
             assert set(node.get("required", ())) <= set(node.get("properties", ())), path
@@ -196,7 +229,8 @@ def test_everything_is_bounded(kind: str) -> None:
     """Without bounds Kubernetes assumes the worst and refuses the CRD for the cost of its CEL rules."""
     for path, node, _ in our_nodes(kind):
         if node["type"] == "string":
-            assert "enum" in node or 0 < node["maxLength"] <= 4096, path
+            longest = 32768 if path == ".status.conditions[].message" else 4096
+            assert "enum" in node or node.get("format") == "date-time" or 0 < node["maxLength"] <= longest, path
         elif node["type"] == "array":
             assert 0 < node["maxItems"] <= 512, path
         elif node["type"] == "integer":
@@ -222,7 +256,8 @@ def test_patterns_mean_the_same_to_every_engine(kind: str) -> None:
     """Go's RE2 knows no look-around and no back-reference; classes such as \\s differ; a search needs its anchors."""
     for path, node, _ in nodes(SCHEMAS[kind]):
         rules = " ".join(check["rule"] for check in node.get("x-kubernetes-validations", ()))
-        for pattern in [*re.findall(r"matches\('([^']*)'\)", rules), node.get("pattern", "^$")]:
+        in_rules = [found.replace("\\\\", "\\") for found in re.findall(r"matches\('([^']*)'\)", rules)]
+        for pattern in [*in_rules, node.get("pattern", "^$")]:
             assert pattern.startswith("^"), path
             assert pattern.endswith("$"), path
             assert not re.search(r"\(\?|\\[0-9a-zA-Z]|[*+?}][+?]", pattern), path
@@ -232,10 +267,10 @@ def test_patterns_mean_the_same_to_every_engine(kind: str) -> None:
 def test_validations_say_where_and_what(kind: str) -> None:
     for path, node, _ in nodes(SCHEMAS[kind]):
         for check in node.get("x-kubernetes-validations", ()):
-            assert check.keys() <= {"rule", "message", "fieldPath", "reason"}, path
+            assert check.keys() <= {"rule", "message", "messageExpression", "fieldPath", "reason"}, path
             assert 10 < len(check["message"]) <= 2048, path
             assert "\n" not in check["message"], path
-            assert check.get("fieldPath", ".").removeprefix(".") in ("", *node.get("properties", ())), path
+            assert "fieldPath" not in check or at(node, check["fieldPath"]), path
 
 
 def test_defaults_the_api_server_writes() -> None:

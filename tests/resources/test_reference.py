@@ -41,6 +41,7 @@ def models(of: type[Model]) -> set[type[Model]]:
 
 EVERY_MODEL: set[type[Model]] = set().union(*(models(kind) for kind in KINDS.values()))
 PARTS = EVERY_MODEL - set(KINDS.values())
+STATUSES: set[type[Model]] = set().union(*(models(kind.STATUS) for kind in KINDS.values()))
 
 
 def test_the_command_writes_what_is_committed(tmp_path: Path) -> None:
@@ -87,8 +88,8 @@ def test_examples_use_every_field() -> None:
     }
 
 
-def rows() -> list[list[str]]:
-    lines = [line for line in TEXT.splitlines() if line.startswith("| `")]
+def rows(text: str = TEXT) -> list[list[str]]:
+    lines = [line for line in text.splitlines() if line.startswith("| `")]
     return [[cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in lines]
 
 
@@ -109,6 +110,25 @@ def test_every_field_has_its_row(model: type[Model]) -> None:
                 assert default == ""
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_field_of_a_status_has_its_row_apart_from_the_spec(kind: str) -> None:
+    told = TEXT.partition(f"\n## {kind}\n")[2].partition("\n## ")[0]
+    spec, _, status = told.partition("\nWritten by Fleetward:\n")
+    assert all(row[0].startswith("`spec") for row in rows(spec))
+    assert all(row[0].startswith("`status") for row in rows(status))
+    for name, field in KINDS[kind].STATUS.model_fields.items():
+        meaning = " ".join((field.description or "").split())
+        assert [row for row in rows(status) if row[0] == f"`status.{field.alias or name}`" and row[-1] == meaning]
+
+
+@pytest.mark.parametrize("model", sorted(STATUSES, key=str))
+def test_every_field_of_every_part_of_a_status_has_a_row(model: type[Model]) -> None:
+    for name, field in model.model_fields.items():
+        meaning = " ".join((field.description or "").split())
+        found = [row for row in rows() if row[0].strip("`").rpartition(".")[2] == (field.alias or name)]
+        assert meaning in [row[-1] for row in found if len(row) == 4], f"{model.__name__}.{name}"
+
+
 def test_every_refusal_is_told() -> None:
     for model in PARTS:
         for check in model.VALIDATIONS:
@@ -117,7 +137,7 @@ def test_every_refusal_is_told() -> None:
 
 
 def test_tables_are_whole_and_links_lead_somewhere() -> None:
-    assert all(len(row) in (3, 5) and row[1] for row in rows())
+    assert all(len(row) in (3, 4, 5) and row[1] for row in rows())
     headings = {line.lstrip("# ").lower().replace(" ", "-") for line in TEXT.splitlines() if line.startswith("#")}
     for link in re.findall(r"\]\(([^)]*)\)", TEXT):
         assert link[1:] in headings if link.startswith("#") else (DOCS / link).exists(), link

@@ -15,8 +15,11 @@ def agent(**changes: Any) -> Agent:
 
 
 TO_HUB = [
-    messages.Hello(protocol=1, workload="w", writer="x", spooled=3, held=messages.Held("v", {"agents": {}})),
+    messages.Hello(
+        protocol=messages.PROTOCOL, workload="w", writer="x", spooled=3, held=messages.Held("v", {"agents": {}})
+    ),
     messages.Renew(token=1.25, spooled=0),
+    messages.Applied(version="v"),
 ]
 TO_SIDECAR = [
     messages.Snapshot(slice=Slice(version="v", items=Items(agents={"n/a": agent()}))),
@@ -25,6 +28,7 @@ TO_SIDECAR = [
     messages.Withheld(token=0.1, reason="r"),
     messages.Acknowledged(seq=7),
     messages.Refused(reason="r"),
+    messages.Reconnect(reason="r"),
 ]
 
 

@@ -18,6 +18,7 @@ from fleetward_operator.hub.binding import WorkloadBinding
 from fleetward_operator.hub.hub import Hub
 from fleetward_operator.hub.server import HubServer
 from fleetward_webhook.sidecar.authority import Authority
+from fleetward_webhook.sidecar.credentials import Credentials
 from fleetward_webhook.sidecar.link import Link
 
 
@@ -32,13 +33,20 @@ async def until(condition: Callable[[], object], *, within: float = 20.0) -> Non
 class Sidecar:
     """A sidecar without its HTTP API: a link, a spool, a lease, and every slice that came into force."""
 
-    def __init__(self, spool: Spool, address: str, workload: str) -> None:
+    def __init__(self, spool: Spool, address: str, workload: str, credentials: Credentials | None = None) -> None:
         self.spool = spool
         self.authority = Authority()
         self.slices: list[Slice] = []
         self.hook: Callable[[], object] = lambda: None
         """Called at every slice."""
-        self.link = Link(address, workload=workload, spool=spool, on_slice=self._on_slice, authority=self.authority)
+        self.link = Link(
+            address,
+            workload=workload,
+            spool=spool,
+            on_slice=self._on_slice,
+            authority=self.authority,
+            credentials=credentials,
+        )
         self._task: asyncio.Task[None] | None = None
 
     def _on_slice(self, slice_: Slice) -> None:
@@ -169,14 +177,16 @@ class World:
         self._sidecars: list[Sidecar] = []
 
     async def hub_up(self, registry: Registry | None = None, *, store: Any = None, **options: Any) -> Hub:
-        """Start the hub. Each workload is the agent of its name; `everyone` is all of them."""
+        """Start the hub. Each workload is the agent of its name; `everyone` is all of them. `server`: HubServer's."""
+        server = options.pop("server", {})
         options.setdefault("binding", WorkloadBinding(groups))
         options.setdefault("view_is_live", lambda: self.live)
         self._up = contextlib.AsyncExitStack()
         self.hub = await self._up.enter_async_context(Hub(store or self.store, **options))
         if registry is not None:
             self.hub.publish(registry)
-        self.server = await self._up.enter_async_context(HubServer(self.hub, self.address))
+        self.server = await self._up.enter_async_context(HubServer(self.hub, self.address, **server))
+        self.address = self.server.address
         return self.hub
 
     async def hub_down(self) -> None:
@@ -184,15 +194,17 @@ class World:
             up, self._up = self._up, None
             await up.aclose()
 
-    def sidecar(self, workload: str = "alpha", *, name: str = "", address: str = "") -> Sidecar:
+    def sidecar(
+        self, workload: str = "alpha", *, name: str = "", address: str = "", credentials: Credentials | None = None
+    ) -> Sidecar:
         """Start a sidecar; it keeps its spool under `name`."""
         spool = Spool.open(self.directory / f"spool-{name or f'{workload}-{len(self._sidecars)}'}")
-        sidecar = Sidecar(spool, address or self.address, workload)
+        sidecar = Sidecar(spool, address or self.address, workload, credentials)
         self._sidecars.append(sidecar)
         sidecar.start()
         return sidecar
 
-    async def connected(self, workload: str = "alpha", **where: str) -> Sidecar:
+    async def connected(self, workload: str = "alpha", **where: Any) -> Sidecar:
         """Start a sidecar and wait until it may decide."""
         sidecar = self.sidecar(workload, **where)
         await until(sidecar.authority.live)

@@ -156,7 +156,9 @@ class Webhook:
         if not line:
             self.stop()
             raise AssertionError(f"the webhook did not start: {self.log.read_text()}")
-        self.address: str = json.loads(line)["address"]
+        said = json.loads(line)
+        self.address: str = said["address"]
+        self.health: str = said.get("health", "")
 
     @property
     def port(self) -> int:

@@ -14,6 +14,8 @@ import aiohttp
 import msgspec
 import pytest
 from aiohttp import web
+from hypothesis import given
+from hypothesis import strategies as st
 from support.streams import until
 
 from fleetward.audit.spool import Spool
@@ -21,12 +23,11 @@ from fleetward.registry.slice import Agent, Change, Items, Slice
 from fleetward.stream import messages
 from fleetward_webhook.sidecar import link as link_module
 from fleetward_webhook.sidecar.authority import Authority
+from fleetward_webhook.sidecar.credentials import Credentials
 from fleetward_webhook.sidecar.link import Link
+from fleetward_webhook.sidecar.settings import parse_host_port
 
-SECRET = "of this test"  # noqa: S105 - guards nothing
-
-
-M = TypeVar("M", messages.Hello, messages.Renew, messages.Records)
+M = TypeVar("M", messages.Hello, messages.Renew, messages.Records, messages.Applied)
 
 
 class Connection:
@@ -102,7 +103,6 @@ class Side:
             spool=self.spool,
             on_slice=self._on_slice,
             authority=self.authority,
-            token=SECRET,
         )
         self.task = asyncio.create_task(self.link.run())
 
@@ -155,10 +155,38 @@ async def test_hello_says_who_it_is_and_renew_follows(hub: PlayedHub, side: Side
     assert hello == messages.Hello(
         protocol=messages.PROTOCOL, workload="crew", writer=side.spool.writer, spooled=0, held=None
     )
-    assert hub.headers == [f"Bearer {SECRET}"]
+    assert hub.headers == [None], "a token would not be protected here"
     renew = await connection.receive()
     assert isinstance(renew, messages.Renew)
     assert 0 <= side.authority.now() - renew.token < 10
+
+
+async def test_each_slice_is_answered_once_it_is_in_force(hub: PlayedHub, side: Side) -> None:
+    connection = await hub.next()
+    await connection.send(messages.Snapshot(slice=FIRST), messages.Update(base="v1", change=SECOND))
+    assert (await connection.expect(messages.Applied)).version == "v1"
+    assert [slice_.version for slice_ in side.slices] in (["v1"], ["v1", "v2"])
+    assert (await connection.expect(messages.Applied)).version == "v2"
+    side.fail = RuntimeError("no")
+    await connection.send(messages.Update(base="v2", change=Change(version="v3")))
+    with pytest.raises(AssertionError):  # the connection ends, and nothing says that v3 is in force
+        assert (await connection.expect(messages.Applied)).version == ""
+
+
+async def test_asked_to_come_again_it_does_so_at_once_and_keeps_its_lease(hub: PlayedHub, side: Side) -> None:
+    connection = await hub.next()
+    await connection.send(messages.Snapshot(slice=FIRST))
+    await lease(connection, ttl=30.0)
+    await until(side.authority.live)
+    began = side.authority.now()
+    await until(lambda: side.authority.now() - began > link_module.RENEW_EAGERLY)
+    remaining = side.authority.remaining
+    await connection.send(messages.Reconnect(reason="the hub stops"))
+    hello = await (await hub.next()).expect(messages.Hello)
+    assert hello.held == messages.held(FIRST)
+    assert side.authority.live()
+    assert side.authority.remaining < remaining
+    assert side.link.problem == ""
 
 
 async def test_it_tells_a_new_connection_what_it_holds(hub: PlayedHub, side: Side) -> None:
@@ -366,7 +394,44 @@ async def test_cancelling_ends_it_at_once_even_when_the_hub_does_not_answer(hub:
     assert not side.link.connected
 
 
-@pytest.mark.parametrize("address", ["http://192.0.2.1:80", "https://127.0.0.1:80", "unix://relative/path", "hub"])
+@pytest.mark.parametrize("address", ["http://192.0.2.1:80", "unix://relative/path", "hub"])
 def test_an_address_off_this_machine_is_refused(address: str) -> None:
     with pytest.raises(ValueError, match="address"):
         Link(address, workload="crew", spool=None, on_slice=print, authority=Authority())  # type: ignore[arg-type]
+
+
+def test_credentials_go_with_https_and_with_nothing_else(tmp_path: Path) -> None:
+    credentials = Credentials(tmp_path / "ca.crt", tmp_path / "token")
+    for address, presented in (("https://hub.example:8443", None), ("http://127.0.0.1:1", credentials)):
+        with pytest.raises(ValueError, match="a CA and a token go with https, and with nothing else"):
+            Link(
+                address,
+                workload="crew",
+                spool=None,  # type: ignore[arg-type]
+                on_slice=print,
+                authority=Authority(),
+                credentials=presented,
+            )
+
+
+@pytest.mark.parametrize(
+    ("text", "address"),
+    [
+        ("0.0.0.0:8182", "http://0.0.0.0:8182"),
+        ("[::]:8182", "http://[::]:8182"),
+        ("localhost:0", "http://localhost:0"),
+    ],
+)
+def test_where_health_is_served(text: str, address: str) -> None:
+    assert str(parse_host_port(text)) == address
+
+
+@given(st.text(max_size=30))
+def test_whatever_is_no_host_and_port_is_refused_in_words(text: str) -> None:
+    try:
+        address = parse_host_port(text)
+    except ValueError as error:
+        assert "not of the form HOST:PORT" in str(error)  # noqa: PT017 - either may happen
+    else:
+        assert address.host
+        assert 0 <= address.port <= 65535

@@ -14,7 +14,7 @@ from cloudevents.core.bindings.http import HTTPMessage, to_structured_event
 from cloudevents.core.v1.event import CloudEvent
 from yarl import URL
 
-from fleetward.audit.record import DecisionRecord, ModeChangeRecord
+from fleetward.audit.record import AccessRefusedRecord, DecisionRecord, ModeChangeRecord, Record
 from fleetward.audit.sinks.base import SinkError
 from fleetward.audit.store import StoredRecord
 
@@ -80,10 +80,16 @@ def event_message(stored: StoredRecord) -> HTTPMessage:
         "id": record.id,
         "source": f"fleetward/{record.writer}",
         "type": f"dev.fleetward.audit.{stored.type.lower()}.v1",
-        "subject": record.subject if isinstance(record, ModeChangeRecord) else record.agent,
+        "subject": _subject(record),
         "time": datetime.fromisoformat(record.time),
         "datacontenttype": "application/json",
     }
     if isinstance(record, DecisionRecord) and record.traceparent:
         attributes["traceparent"] = record.traceparent
     return to_structured_event(CloudEvent(attributes, msgspec.json.decode(stored.body)))
+
+
+def _subject(record: Record) -> str:
+    if isinstance(record, ModeChangeRecord):
+        return record.subject
+    return record.workload if isinstance(record, AccessRefusedRecord) else record.agent

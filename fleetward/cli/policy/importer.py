@@ -10,11 +10,12 @@ import click
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
+from fleetward.cli.findings import refuse
 from fleetward.cli.output import CliError, Command, ExitCode, note, output_option, print_json, printable
 from fleetward.cli.policy.convert import to_policies
 from fleetward.cli.policy.order import Difference, differences
 from fleetward.cli.policy.safety import SafetyRule, read_safety
-from fleetward.cli.source import read_file, refuse
+from fleetward.cli.source import read_file
 from fleetward.resources.base import ObjectName
 from fleetward.resources.document import ManifestError
 

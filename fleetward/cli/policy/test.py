@@ -9,11 +9,12 @@ import click
 import msgspec
 from rich.text import Text
 
+from fleetward.cli.findings import refuse
+from fleetward.cli.folder import in_order, open_folder
 from fleetward.cli.output import CliError, Command, ExitCode, output_option, print_json, printable, say
 from fleetward.cli.policy.junit import junit as junit_xml
 from fleetward.cli.policy.testfile import read_tests
 from fleetward.cli.policy.testrun import Result, RuleName, Run, run
-from fleetward.cli.source import in_order, open_folder, refuse
 from fleetward.decision.judgement import Judgement
 
 

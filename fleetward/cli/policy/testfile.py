@@ -11,13 +11,13 @@ import msgspec
 from pydantic import Field, model_validator
 
 from fleetward.cli.checked import read_as
-from fleetward.cli.source import Folder
+from fleetward.cli.folder import Folder
 from fleetward.decision.action import DecisionRequest, OutcomeRequest
 from fleetward.decision.request import RequestError, parse_json, read
-from fleetward.resources.base import Metadata, Model, ObjectName
+from fleetward.resources.base import Decision, Metadata, Model, ObjectName
 from fleetward.resources.document import Document
 from fleetward.resources.finding import Finding, Path, did_you_mean
-from fleetward.resources.rule import Decision, Obligation
+from fleetward.resources.rule import Obligation
 
 S = TypeVar("S", bound=msgspec.Struct)
 

@@ -8,13 +8,24 @@ from fleetward.registry.registry import Registry
 
 
 class Binding(Protocol):
-    """Says who a connecting sidecar is, and which agents it serves."""
+    """Says who a connecting sidecar is, and which agents it serves.
+
+    Except where it is a WorkloadBinding, the hub holds a sidecar to the workload it proved to be: its writer's id stays
+    with that workload, and what it records must be about the workload's agents.
+    """
 
     async def authenticate(self, workload: str, token: str | None) -> None:
-        """Let whoever presents the bearer `token` speak for `workload`. Raises PermissionError with the reason."""
+        """Let whoever presents the bearer `token` speak for `workload`.
+
+        Raises PermissionError with the reason (which is recorded), another OSError where it cannot be found out now.
+        """
 
     def agents(self, workload: str, registry: Registry) -> Collection[str]:
-        """Give the keys of the agents of `workload`. Asked again at every new registry."""
+        """Give the keys of the agents of `workload`. Asked again at every new registry, and at `Hub.recheck`.
+
+        Raises, to have the link ended, LookupError where the workload is gone, PermissionError where it may not
+        connect any more (which is recorded). Both with the reason.
+        """
 
 
 class WorkloadBinding:

@@ -2,13 +2,17 @@
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+import logging
+import time
+from collections.abc import Callable, Collection, Mapping
 from typing import Protocol, Self
 
-from fleetward.audit.query import utc
 from fleetward.registry.registry import Registry
-from fleetward.registry.slice import Wire
-from fleetward_operator.hub.binding import Binding
+from fleetward.registry.slice import Mode, OperatingMode, Wire
+from fleetward_operator.hub.access import AccessJournal, AccessStore, Refusal
+from fleetward_operator.hub.binding import Binding, WorkloadBinding
+from fleetward_operator.hub.frames import RefusedError
+from fleetward_operator.hub.inforce import ModeInForce, ModesInForce
 from fleetward_operator.hub.intake import Intake, RecordStore
 from fleetward_operator.hub.link import SidecarLink
 from fleetward_operator.hub.modes import ModeJournal, ModeStore
@@ -27,7 +31,10 @@ DRAIN_SECONDS = 2.0
 """How long a stopping hub tries to store what it has received; the sidecars still have whatever it does not."""
 
 
-class HubStore(RecordStore, ModeStore, Protocol):
+_log = logging.getLogger(__name__)
+
+
+class HubStore(RecordStore, ModeStore, AccessStore, Protocol):
     """What a hub needs of `fleetward.audit.store.Store`."""
 
 
@@ -40,6 +47,8 @@ class LinkStatus(Wire, frozen=True):
     """The agents it serves, as far as the registry has them."""
     version: str
     """The registry version last sent to it; empty before the first."""
+    running: str
+    """The registry version that it says is in force there; empty before it said so."""
     since: str
     """When it connected (RFC 3339)."""
     spooled: int
@@ -67,6 +76,11 @@ class Hub:
 
     `view_is_live` says whether whoever publishes still sees what is true; while it does not, no lease is renewed.
     `committed` is called after records were stored. `ttl` is in seconds, at most an hour; raises ValueError for others.
+
+    `observe` is called on the loop for each mode other than Running that came into force at the sidecars concerned.
+    `max_link_age` ends each stream after so many seconds (less up to a tenth), for its sidecar to come again with the
+    token it then has: for so long at most is a token believed that is no longer good. `recorded_modes` tells which mode
+    was last recorded; see ModeJournal. `links_changed` is called when a stream came or went, or runs another version.
     """
 
     def __init__(
@@ -77,13 +91,24 @@ class Hub:
         ttl: float = DEFAULT_TTL,
         view_is_live: Callable[[], bool] = lambda: True,
         committed: Callable[[], None] = lambda: None,
+        observe: Callable[[ModeInForce], None] = lambda _: None,
+        max_link_age: float | None = None,
+        recorded_modes: Callable[[], Mapping[str, OperatingMode]] | None = None,
+        links_changed: Callable[[], None] = lambda: None,
     ) -> None:
+        if max_link_age is not None and max_link_age <= 0:
+            raise ValueError(f"the greatest age of a stream is {max_link_age} s; allowed is more than 0, or None")
         if not 0 < ttl <= MAX_TTL:
             raise ValueError(f"the authority lease is {ttl} s; allowed is more than 0 and at most {MAX_TTL:.0f}")
         self.binding = binding
+        self.proves = not isinstance(binding, WorkloadBinding)
         self.ttl = ttl
+        self.max_link_age = max_link_age
         self.intake = Intake(store, committed)
-        self._journal = ModeJournal(store, committed)
+        self._journal = ModeJournal(store, committed, recorded_modes)
+        self._access = AccessJournal(store, committed)
+        self._in_force = ModesInForce(observe)
+        self._links_changed = links_changed
         self._view: View | None = None
         self._view_is_live = view_is_live
         self._links: dict[str, SidecarLink] = {}
@@ -91,32 +116,75 @@ class Hub:
         self._tasks: list[asyncio.Task[None]] = []
 
     async def __aenter__(self) -> Self:
-        self._tasks = [asyncio.create_task(self.intake.run()), asyncio.create_task(self._journal.run())]
+        self._tasks = [asyncio.create_task(part.run()) for part in (self.intake, self._journal, self._access)]
         return self
 
     async def __aexit__(self, *_: object) -> None:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(DRAIN_SECONDS):
-                await self.intake.drained()
-                await self._journal.drained()
+                for part in (self.intake, self._journal, self._access):
+                    await part.drained()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        await asyncio.to_thread(self.intake.shut_down)
-        await asyncio.to_thread(self._journal.shut_down)
+        for part in (self.intake, self._journal, self._access):
+            await asyncio.to_thread(part.shut_down)
 
     @property
     def view(self) -> View | None:
         """The registry in force."""
         return self._view
 
-    def publish(self, registry: Registry) -> None:
-        """Bring a registry into force, and send every sidecar what it changes for it. Call on the hub's loop."""
-        old, self._view = self._view, View(registry)
+    @property
+    def record_modes(self) -> bool:
+        """Whether changes of mode are recorded, which one hub alone must do where several serve the same resources.
+
+        When it is set again, the registry published last is compared with what was recorded meanwhile.
+        """
+        return self._journal.recording
+
+    @record_modes.setter
+    def record_modes(self, record: bool) -> None:
+        self._journal.recording = record
+
+    def recorded_mode(self, subject: str) -> OperatingMode | None:
+        """Give the mode last recorded for a subject, such as `Agent reports/a`; None where this hub cannot say."""
+        return self._journal.recorded(subject)
+
+    def publish(self, registry: Registry, at: float | None = None) -> None:
+        """Bring a registry into force, and send every sidecar what it changes for it. Call on the hub's loop.
+
+        `at` is when the change was seen (`time.monotonic`); from then on, how long a mode takes is counted.
+        """
+        at = time.monotonic() if at is None else at
+        old, self._view = self._view, View(registry, self._view.number + 1 if self._view else 1)
         self._journal.publish(registry)
+        concerned: list[SidecarLink] = []
+        others: list[SidecarLink] = []
+        changes: dict[str, tuple[Mode, list[SidecarLink]]] = {}
+        for link in self._links.values():
+            agents = link.look_up_agents(self._view)
+            modes = _mode_changes(agents, old.registry, registry) if old else {}
+            (concerned if modes else others).append(link)
+            for agent, mode in modes.items():
+                if mode.operating_mode != "Running":
+                    changes.setdefault(agent, (mode, []))[1].append(link)
+        self._in_force.expect(self._view.number, registry.version, at, changes)
         # Sends run in the order of waking: whoever has an agent whose mode changed comes first.
-        for link in sorted(self._links.values(), key=lambda link: not _mode_changes(link, old, registry)):
+        for link in (*concerned, *others):
             link.wake()
+
+    def recheck(self, workload: str | None = None) -> None:
+        """Ask the binding anew which agents a workload has (None: each one), and send what that changes."""
+        for link in self._links.values():
+            if workload in {None, link.hello.workload}:
+                link.recheck()
+
+    def close_workload(self, workload: str, reason: str) -> None:
+        """Refuse a workload's open streams; whoever comes again must prove anew who it is."""
+        for link in self._links.values():
+            if link.hello.workload == workload:
+                link.refuse(reason)
 
     def withheld(self) -> str:
         """Say why no authority is given; empty where it is."""
@@ -127,39 +195,60 @@ class Hub:
         return ""
 
     def join(self, link: SidecarLink) -> None:
-        """Take in a link that said hello. Of two links of one writer, the newer one stays."""
+        """Take in a link that said hello. Of two links of one writer, the newer one stays.
+
+        Raises RefusedError where the older one is of another workload, and that is proven.
+        """
         writer = link.hello.writer
         if (older := self._links.get(writer)) is not None:
+            if self.proves and older.hello.workload != link.hello.workload:
+                raise RefusedError(f"the writer {writer} belongs to workload {older.hello.workload}", access=True)
+            self._in_force.gone(older)
             older.refuse(f"another link of the writer {writer} was opened; two sidecars must not share a spool")
             self.intake.close(older.lane)
         self._links[writer] = link
         self.intake.open(link.lane)
+        self._links_changed()
 
     def leave(self, link: SidecarLink) -> None:
         """Let a link go."""
         self.intake.close(link.lane)
+        self._in_force.gone(link)
         if self._links.get(link.hello.writer) is link:
             del self._links[link.hello.writer]
+            self._links_changed()
+
+    def applied(self, link: SidecarLink) -> None:
+        """Take note of what is in force at a link now."""
+        self._in_force.applied(link)
+        self._links_changed()
+
+    def refused(self, link: SidecarLink, reason: str) -> None:
+        """Have it recorded that somebody asked for what is not theirs to ask."""
+        version = self._view.registry.version if self._view else ""
+        refusal = Refusal(workload=link.hello.workload, reason=reason, peer=link.peer, registry_version=version)
+        if self._access.note(refusal):
+            _log.warning("Refused %s, from %s: %s", refusal.workload, refusal.peer or "this machine", reason)
 
     def status(self) -> Status:
         """Say how the hub is doing, now."""
         return Status(
             version=self._view.registry.version if self._view else "",
             withheld=self.withheld(),
-            store_problem=self.intake.problem or self._journal.problem,
+            store_problem=self.intake.problem or self._journal.problem or self._access.problem,
             records_waiting=self.intake.waiting,
             links=tuple(sorted(map(_link_status, self._links.values()), key=lambda link: (link.workload, link.writer))),
         )
 
 
-def _mode_changes(link: SidecarLink, old: View | None, new: Registry) -> bool:
-    if old is None or link.sent is None:
-        return False
-    for key, known in link.sent.items.agents.items():
-        agent = new.agents.get(key)
-        if agent is not known and (agent is None or agent.mode != known.mode):
-            return True
-    return False
+def _mode_changes(agents: Collection[str], old: Registry, new: Registry) -> dict[str, Mode]:
+    """Give the modes that differ, by agent."""
+    changes: dict[str, Mode] = {}
+    for key in agents:
+        before, after = old.agents.get(key), new.agents.get(key)
+        if after is not None and after is not before and (before is None or before.mode != after.mode):
+            changes[key] = after.mode
+    return changes
 
 
 def _link_status(link: SidecarLink) -> LinkStatus:
@@ -168,7 +257,8 @@ def _link_status(link: SidecarLink) -> LinkStatus:
         writer=link.hello.writer,
         agents=tuple(link.sent.items.agents) if link.sent else (),
         version=link.sent.version if link.sent else "",
-        since=utc(link.since),
+        running=link.running,
+        since=link.since,
         spooled=max(link.lane.spooled, link.lane.received),
         stored=link.lane.stored,
     )

@@ -34,6 +34,15 @@ class RecordStore(Protocol):
     def last_seq(self, writer: str) -> int:
         """Give the last number stored for a writer; 0 for none."""
 
+    def workload_of(self, writer: str) -> str | None:
+        """Give the workload that a writer was last reported under; None for a writer never heard of."""
+
+    def is_own(self, writer: str) -> bool:
+        """Say whether the writer is the hub itself."""
+
+    def has_recorded(self, writer: str, agent: str) -> bool:
+        """Say whether there is a record of the writer about the agent."""
+
 
 class Intake:
     """Takes records from all lanes to the store, in one thread. `committed` is called after each commit."""
@@ -62,6 +71,24 @@ class Intake:
             return await asyncio.to_thread(self._store.last_seq, writer)
         except (StoreError, OSError):
             return 0
+
+    async def claim(self, writer: str, workload: str) -> None:
+        """Check that `writer` is not another workload's. Raises PermissionError where it is, StoreError."""
+        if writer in self._reports:  # the store does not have it yet
+            known: str | None = self._reports[writer][0]
+        else:
+            known = await asyncio.to_thread(self._store.workload_of, writer)
+        if known not in {None, workload}:
+            raise PermissionError(
+                f"the writer {writer} belongs to workload {known}, and this is {workload}: a sidecar must have a spool"
+                " of its own"
+            )
+        if await asyncio.to_thread(self._store.is_own, writer):
+            raise PermissionError(f"the writer {writer} is the hub itself")
+
+    async def has_recorded(self, writer: str, agent: str) -> bool:
+        """Say whether the store has a record of `writer` about `agent`. Raises StoreError."""
+        return await asyncio.to_thread(self._store.has_recorded, writer, agent)
 
     def open(self, lane: Lane) -> None:
         """Serve a lane from now on, and let the store know where its writer runs."""

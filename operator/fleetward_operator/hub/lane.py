@@ -19,6 +19,14 @@ class BadRecordsError(Exception):
     """A sidecar sent what it may not send. The message says what, and what is allowed."""
 
 
+class ForeignAgentError(BadRecordsError):
+    """A record says that something was allowed to an agent that the sidecar does not serve."""
+
+    def __init__(self, agent: str, message: str) -> None:
+        super().__init__(message)
+        self.agent = agent
+
+
 class Lane:
     """What one link delivers. Lives on the hub's loop.
 
@@ -41,6 +49,9 @@ class Lane:
         """The last number in the store; 0 for none."""
         self.spooled = 0
         """The last number the sidecar says it has written."""
+        self.agents: set[str] | None = None
+        """The agents that records may be about; None where any will do. Denials may name others: that agents unknown
+        here are denied is recorded under the name they gave."""
         self.closed = False
 
     def take(self, lines: Sequence[bytes]) -> None:
@@ -77,4 +88,10 @@ class Lane:
             raise BadRecordsError(f"record {record.id} is not of the writer {self.writer} that opened the stream")
         if not last < record.seq <= MAX_SEQ:
             raise BadRecordsError(f"record {record.seq} came after record {last}; numbers go up, to at most {MAX_SEQ}")
+        if self.agents is not None and record.agent not in self.agents and record.decision != "Deny":
+            raise ForeignAgentError(
+                record.agent,
+                f"record {record.id} allows something to agent {record.agent}, which workload {self.workload} does not"
+                " serve",
+            )
         return record.seq

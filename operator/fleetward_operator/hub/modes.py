@@ -1,13 +1,14 @@
 """Changes of operating mode, written into the audit store as they come into force.
 
-What counts as a change is judged against the store: the mode that was last recorded for a resource. So a change made
-while no hub ran is recorded by the next one, and a mere restart records nothing.
+What counts as a change is judged against the mode that was last recorded for a resource: by the store, or by what the
+caller says where several hubs, each with a store of its own, take turns. So a change made while no hub ran is recorded
+by the next one, and a mere restart records nothing.
 """
 
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import Protocol
@@ -45,24 +46,62 @@ class ModeStore(Protocol):
 
 
 class ModeJournal:
-    """Compares each published registry with what is recorded. `committed` is called after each record."""
+    """Compares each published registry with what is recorded. `committed` is called after each record.
 
-    def __init__(self, store: ModeStore, committed: Callable[[], None]) -> None:
+    `recorded`, where given, says instead of the store which mode was last recorded, by subject (`Agent namespace/name`,
+    `AgentFleet name`; one left out was Running). It is called on the loop, when recording begins.
+    """
+
+    def __init__(
+        self,
+        store: ModeStore,
+        committed: Callable[[], None],
+        recorded: Callable[[], Mapping[str, OperatingMode]] | None = None,
+    ) -> None:
         self._store = store
         self._committed = committed
+        self._given = recorded
+        self._recording = True
+        self._last: tuple[Registry, datetime] | None = None
+        """What was published last, and when."""
         self._waiting: deque[tuple[Registry, datetime]] = deque(maxlen=MAX_WAITING)
         self._wake = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="fleetward-modes")
         self._recorded: dict[str, OperatingMode] | None = None
-        """The mode last recorded, by subject; None before the store was read."""
+        """The mode last recorded, by subject; None before it was found out."""
         self.problem = ""
         """Why changes of mode are not recorded, in words; empty while they are."""
 
     def publish(self, registry: Registry) -> None:
         """Take a registry that comes into force now."""
-        self._waiting.append((registry, datetime.now(UTC)))
+        self._last = (registry, datetime.now(UTC))
+        if self._recording:
+            self._put(self._last)
+
+    @property
+    def recording(self) -> bool:
+        """Whether changes are recorded. While not, nothing is compared; once again, the last registry is."""
+        return self._recording
+
+    @recording.setter
+    def recording(self, recording: bool) -> None:
+        if recording == self._recording:
+            return
+        self._recording, self._recorded = recording, None
+        if not recording:
+            self._waiting.clear()
+            self.problem = ""
+        elif self._last is not None:
+            self._put(self._last)
+
+    def recorded(self, subject: str) -> OperatingMode | None:
+        """Give the mode last recorded for a subject; None while that is not known, or not recorded here."""
+        return None if self._recorded is None else self._recorded.get(subject, "Running")
+
+    def _put(self, entry: tuple[Registry, datetime]) -> None:
+        self._waiting.append(entry)
         self._idle.clear()
         self._wake.set()
 
@@ -76,13 +115,17 @@ class ModeJournal:
             while self._waiting:
                 registry, at = entry = self._waiting[0]
                 try:
-                    written = await loop.run_in_executor(self._thread, self._note, registry, at)
+                    recorded = await self._find_recorded()
+                    if recorded is None:
+                        continue
+                    written = await loop.run_in_executor(self._thread, self._note, recorded, registry, at)
                 except (StoreError, OSError) as error:
-                    self._trouble(str(error))
+                    if self._recording:
+                        self._trouble(str(error))
                     await asyncio.sleep(RETRY_SECONDS)
                     continue
                 self.problem = ""
-                if self._waiting[0] is entry:
+                if self._waiting and self._waiting[0] is entry:
                     self._waiting.popleft()
                 if written:
                     self._committed()
@@ -96,16 +139,26 @@ class ModeJournal:
         """Give the thread back; what it is recording is still recorded."""
         self._thread.shutdown(wait=True)
 
-    def _note(self, registry: Registry, at: datetime) -> int:
+    async def _find_recorded(self) -> dict[str, OperatingMode] | None:
+        """Give the modes last recorded; None where recording was ended or begun meanwhile. Raises StoreError."""
+        if self._recorded is None and self._given is not None:
+            self._recorded = dict(self._given())
+        elif self._recorded is None:
+            entry = self._waiting[0]
+            found = await asyncio.get_running_loop().run_in_executor(self._thread, self._last_recorded)
+            if not self._waiting or self._waiting[0] is not entry:
+                return None
+            self._recorded = found
+        return self._recorded
+
+    def _note(self, recorded: dict[str, OperatingMode], registry: Registry, at: datetime) -> int:
         """Record what differs; return how many records that took. Raises StoreError; what was recorded stays so."""
-        if self._recorded is None:
-            self._recorded = self._last_recorded()
         written = 0
         for subject, resource in _subjects(registry):
-            before, after = self._recorded.get(subject, "Running"), resource.spec.operating_mode
-            if before != after:
+            before, after = recorded.get(subject, "Running"), resource.spec.operating_mode
+            if before != after and self._recording:
                 self._store.append_own(_builder(subject, resource, before, registry.version, at))
-                self._recorded[subject] = after
+                recorded[subject] = after
                 written += 1
         return written
 

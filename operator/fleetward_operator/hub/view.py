@@ -14,8 +14,10 @@ FRAMES_KEPT_BYTES = 8 * 2**20
 class View:
     """A published registry. Unlike it, not thread-safe: it fills as links ask."""
 
-    def __init__(self, registry: Registry) -> None:
+    def __init__(self, registry: Registry, number: int = 0) -> None:
         self.registry = registry
+        self.number = number
+        """Counts what the hub published; a version may come back, a number does not."""
         self._slices: dict[frozenset[str], Slice] = {}
         self._digests: dict[tuple[str, str], str] = {}
         self._frames: OrderedDict[tuple[int, int], tuple[Slice | None, Slice, bytes]] = OrderedDict()

@@ -77,7 +77,7 @@ def test_a_port_in_use_a_locked_spool_and_bad_addresses_are_said_in_a_line(
         (("--listen", "http://127.0.0.1:0", *rest, str(webhook.spool)), "is in use by process"),
         (("--listen", "http://0.0.0.0:0", *rest, str(tmp_path / "other")), "not on this machine"),
         (("--listen", "http://[::]:0", *rest, str(tmp_path / "other")), "not on this machine"),
-        (("--listen", "https://127.0.0.1:0", *rest, str(tmp_path / "other")), "not of the form"),
+        (("--listen", "https://127.0.0.1:0", *rest, str(tmp_path / "other")), "asks for TLS"),
         (("--listen", "http://127.0.0.1:0", "--workload", "w", "--spool", "x"), "--hub is missing"),
         (("--listen", "http://127.0.0.1:0", *rest, "/proc/nothing"), "cannot open the spool"),
     ):

@@ -8,9 +8,8 @@ import asyncio
 import logging
 import os
 import socket
-from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import cast
+from typing import Protocol, cast
 
 import msgspec
 from aiohttp import web
@@ -18,13 +17,13 @@ from aiohttp.http_exceptions import BadHttpMessage, LineTooLong
 from aiohttp.web_protocol import RequestHandler
 
 from fleetward.stream.address import Address
-from fleetward_webhook.sidecar import agents, metrics
+from fleetward_webhook.sidecar import agents
+from fleetward_webhook.sidecar.health import Handler, Health
 from fleetward_webhook.sidecar.limits import Limits, TokenBucket, check_origin, read_body
+from fleetward_webhook.sidecar.metrics import Metrics
 from fleetward_webhook.sidecar.problem import Kind, Problem
 from fleetward_webhook.sidecar.quick import QuickAnswer
 from fleetward_webhook.sidecar.service import Service
-
-Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
 DECISIONS = "/v1/decisions"
 OUTCOME = "/outcome"
@@ -32,26 +31,34 @@ SHUTDOWN_SECONDS = 5.0
 """How long requests under way may take once the webhook is told to stop."""
 
 _JSON = {"Content-Type": "application/json"}
-_TEXT = {"Content-Type": "text/plain; charset=utf-8"}
 _encode = msgspec.json.Encoder().encode
 _log = logging.getLogger(__name__)
+
+
+class Answerer(Protocol):
+    """What a server serves."""
+
+    async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        """Answer a request."""
+
+    def respond(self, problem: Problem) -> web.Response:
+        """Give a problem as a response, and count it."""
 
 
 class Api:
     """Routes requests to the service, within the limits."""
 
-    def __init__(self, service: Service, metrics_: metrics.Metrics, limits: Limits) -> None:
+    def __init__(self, service: Service, metrics: Metrics, limits: Limits) -> None:
         self._service = service
-        self._metrics = metrics_
+        health = Health(service, metrics)
+        self.respond = health.respond
         self._limits = limits
         self._bucket = TokenBucket(limits.rate, limits.burst)
         self._description: bytes | None = None
         self._routes: dict[str, dict[str, Handler]] = {
             DECISIONS: {"POST": self._decide},
             "/v1/agents": {"GET": self._agents},
-            "/healthz": {"GET": self._healthz},
-            "/readyz": {"GET": self._readyz},
-            "/metrics": {"GET": self._render_metrics},
+            **health.routes,
             "/openapi.json": {"GET": self._openapi},
         }
         self._outcome_route: dict[str, Handler] = {"POST": self._review}
@@ -68,11 +75,6 @@ class Api:
         except Exception:  # noqa: BLE001 - whatever fails, the agent gets an answer, and that is Deny
             _log.exception("A request failed")
             return self.respond(Problem(Kind.INTERNAL, "an internal error; the webhook's log has it"))
-
-    def respond(self, problem: Problem) -> web.Response:
-        """Give a problem as a response, and count it."""
-        self._metrics.refused(problem.kind)
-        return web.Response(status=problem.kind.status, body=problem.body, headers=problem.headers)
 
     def _route(self, request: web.BaseRequest) -> Handler:
         if not self._bucket.take():
@@ -108,17 +110,6 @@ class Api:
     async def _agents(self, _: web.BaseRequest) -> web.Response:
         return web.Response(body=_encode(agents.describe(self._service.engine)), headers=_JSON)
 
-    async def _healthz(self, _: web.BaseRequest) -> web.Response:
-        return web.Response(body=b"ok\n", headers=_TEXT)
-
-    async def _readyz(self, _: web.BaseRequest) -> web.Response:
-        if (problem := self._service.not_ready()) is not None:
-            raise problem
-        return web.Response(body=b"ready\n", headers=_TEXT)
-
-    async def _render_metrics(self, _: web.BaseRequest) -> web.Response:
-        return web.Response(body=self._metrics.render(), headers={"Content-Type": metrics.CONTENT_TYPE})
-
     async def _openapi(self, _: web.BaseRequest) -> web.Response:
         if self._description is None:
             from fleetward_webhook.sidecar.openapi import describe  # noqa: PLC0415 - few processes are ever asked
@@ -128,9 +119,9 @@ class Api:
 
 
 class Server(web.Server):
-    """Serves an Api, on one loopback address, to a bounded number of connections."""
+    """Serves one address, to a bounded number of connections."""
 
-    def __init__(self, api: Api, limits: Limits) -> None:
+    def __init__(self, api: Answerer, limits: Limits) -> None:
         super().__init__(
             api.handle,
             access_log=None,

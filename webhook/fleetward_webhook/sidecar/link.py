@@ -9,6 +9,7 @@ import contextlib
 import logging
 import random
 import socket
+import ssl
 from collections.abc import Callable
 
 import aiohttp
@@ -18,6 +19,7 @@ from fleetward.registry.slice import Slice, apply
 from fleetward.stream import messages
 from fleetward.stream.address import Address, parse_address
 from fleetward_webhook.sidecar.authority import Authority
+from fleetward_webhook.sidecar.credentials import Credentials, CredentialsError
 from fleetward_webhook.sidecar.handover import Handover, RecordSpool
 
 RENEWALS_A_LEASE = 3
@@ -39,6 +41,10 @@ RETRY_LAST = 2.0
 RETRY_REFUSED = 1.0
 """Seconds, at least, after the hub refused this sidecar: asking again at once would not change its mind."""
 
+MOVE_SPREAD = 0.3
+"""Seconds, at most, chosen at random, before a connection that the hub asked for: it may ask a thousand sidecars at
+once. Little of a lease, so that authority has no gap."""
+
 CLOSE_TIMEOUT = 0.2
 """Seconds for the hub to answer a goodbye."""
 
@@ -53,12 +59,16 @@ class _RefusedError(LinkError):
     """The hub refused this sidecar."""
 
 
+class _MovedError(LinkError):
+    """The hub asked for a new connection."""
+
+
 class Link:
     """The link of one sidecar. `run` keeps it up until it is cancelled.
 
     `on_slice` is called with every slice as it comes into force, before any lease that builds on it is taken;
-    where it raises, the lease is not renewed. `token`, where given, is presented to the hub as a bearer token.
-    Raises ValueError for an address that is not allowed (see `parse_address`).
+    where it raises, the lease is not renewed. `credentials` go with an https address, and with no other.
+    Raises ValueError for an address that is not allowed (see `parse_address`), or credentials missing or out of place.
     """
 
     def __init__(
@@ -69,15 +79,17 @@ class Link:
         spool: RecordSpool,
         on_slice: Callable[[Slice], None],
         authority: Authority,
-        token: str | None = None,
+        credentials: Credentials | None = None,
     ) -> None:
-        self._address = parse_address(address)
+        self._address = parse_address(address, tls=True)
+        if self._address.tls != (credentials is not None):
+            raise ValueError(f"the hub's address is {address}: a CA and a token go with https, and with nothing else")
         self._workload = workload
         self._spool = spool
         self._handover = Handover(spool)
         self._on_slice = on_slice
         self._authority = authority
-        self._headers = {"Authorization": f"Bearer {token}"} if token else {}
+        self._credentials = credentials
         self._slice: Slice | None = None
         self._ttl = FIRST_TTL
         self._connected = False
@@ -120,6 +132,12 @@ class Link:
                 began, least = self._authority.now(), 0.0
                 try:
                     await self._connection(session)
+                except _MovedError as error:
+                    _log.info("%s", error)
+                    if self._authority.now() - began > RENEW_EAGERLY:  # else it asks too often
+                        failures = 0
+                        await asyncio.sleep(random.uniform(0, MOVE_SPREAD))  # noqa: S311 - guards nothing
+                        continue
                 except (aiohttp.ClientError, OSError, TimeoutError, LinkError) as error:
                     least = RETRY_REFUSED if isinstance(error, _RefusedError) else 0.0
                     self._lost(error)
@@ -132,11 +150,11 @@ class Link:
     def _session(self) -> aiohttp.ClientSession:
         path = self._address.path
         connector = aiohttp.UnixConnector(path) if path is not None else aiohttp.TCPConnector()
-        return aiohttp.ClientSession(connector=connector, headers=self._headers)
+        return aiohttp.ClientSession(connector=connector)
 
     def _lost(self, error: Exception) -> None:
         said = isinstance(error, _RefusedError)
-        problem = str(error) if isinstance(error, LinkError) else f"cannot reach {self._address}: {_words(error)}"
+        problem = str(error) if isinstance(error, LinkError) else f"cannot reach {self._address}: {self._why(error)}"
         if problem != self._problem:
             _log.warning("%s", problem)
         self._problem = problem
@@ -145,12 +163,35 @@ class Link:
         else:
             self._authority.trouble(problem)
 
+    def _why(self, error: Exception) -> str:
+        # aiohttp's own words would name the TLS context by its place in memory.
+        cause: BaseException = error
+        if isinstance(error, aiohttp.ClientConnectorCertificateError):
+            cause = error.certificate_error
+        elif isinstance(error, aiohttp.ClientConnectorError):
+            cause = error.os_error
+        if isinstance(cause, ssl.SSLCertVerificationError) and self._credentials is not None:
+            return f"its certificate is not accepted, by {self._credentials.ca_file}: {cause.verify_message}"
+        return _words(cause)
+
+    def _security(self) -> tuple[ssl.SSLContext | bool, dict[str, str]]:
+        """Read afresh what the connection is made with: the TLS context, and the headers."""
+        if self._credentials is None:
+            return True, {}
+        try:
+            return self._credentials.tls(), {"Authorization": f"Bearer {self._credentials.token()}"}
+        except CredentialsError as error:
+            raise LinkError(str(error)) from None
+
     async def _connection(self, session: aiohttp.ClientSession) -> None:
+        context, headers = self._security()
         async with asyncio.timeout(CONNECT_TIMEOUT):
             ws = await session.ws_connect(
                 f"{self._address.base_url}{messages.PATH}",
                 max_msg_size=messages.MAX_FRAME_TO_SIDECAR,
                 timeout=aiohttp.ClientWSTimeout(ws_close=CLOSE_TIMEOUT),
+                ssl=context,
+                headers=headers,
             )
         tasks: list[asyncio.Task[None]] = []
         try:
@@ -197,6 +238,8 @@ class Link:
             except msgspec.DecodeError as error:
                 raise LinkError(f"the hub sent a message this sidecar does not understand: {error}") from None
             self._take(message)
+            if isinstance(message, messages.Snapshot | messages.Update) and self._slice is not None:
+                await _send(ws, messages.Applied(version=self._slice.version))
 
     def _take(self, message: messages.ToSidecar) -> None:
         match message:
@@ -217,6 +260,8 @@ class Link:
                 self._handover.acknowledged(seq)
             case messages.Refused(reason=reason):
                 raise _RefusedError(f"the hub refuses this sidecar: {reason}")
+            case messages.Reconnect(reason=reason):
+                raise _MovedError(f"the hub asks for a new connection: {reason}")
 
     def _put_in_force(self, slice_: Slice) -> None:
         try:

@@ -1,0 +1,47 @@
+"""`fleetward-operator`: the operator as a process.
+
+Exit codes: 0 when told to stop, 1 when it cannot go on (Kubernetes starts it anew), 2 when it cannot start.
+"""
+
+import asyncio
+import logging
+import signal
+import sys
+import time
+from collections.abc import Sequence
+
+from fleetward_operator.cluster.api import AccessError
+from fleetward_operator.cluster.operator import Operator, StartError
+from fleetward_operator.cluster.settings import Settings, read_settings
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run an operator until it is told to stop; return the exit code."""
+    settings = read_settings(arguments)
+    logging.Formatter.converter = time.gmtime
+    logging.basicConfig(
+        level=logging.INFO,
+        stream=sys.stderr,
+        format=f"time=%(asctime)sZ level=%(levelname)s replica={settings.identity} message=%(message)s",
+        datefmt="%Y-%m-%dT%H:%M:%S",
+    )
+    logging.getLogger("kopf").setLevel(logging.ERROR)  # what it says at lower levels, our own messages say better
+    try:
+        problem = asyncio.run(_until_told(settings))
+    except (StartError, AccessError, ValueError) as error:
+        sys.stderr.write(f"fleetward-operator: {error}\n")
+        return 2
+    if problem:
+        sys.stderr.write(f"fleetward-operator: {problem}\n")
+    return 1 if problem else 0
+
+
+async def _until_told(settings: Settings) -> str:
+    stop = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    return await Operator(settings).run(stop)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

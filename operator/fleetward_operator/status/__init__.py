@@ -1,0 +1,1 @@
+"""What the operator says about every resource: status and conditions, from what it knows."""

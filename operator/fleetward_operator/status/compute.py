@@ -1,0 +1,111 @@
+"""Works out the status of any object from the operator's view."""
+
+import time
+from collections.abc import Callable, Collection, Mapping
+from datetime import datetime
+from typing import Any
+
+from fleetward.resources import ActionCatalog, AgentFleet, AuditSink
+from fleetward_operator.cluster.observed import Observed
+from fleetward_operator.status.agent import agent_status, verdict
+from fleetward_operator.status.conditions import Json
+from fleetward_operator.status.others import catalog_status, fleet_status, policy_status, sink_status
+from fleetward_operator.status.tracker import Dirty, Tracker
+from fleetward_operator.status.view import StatusView
+
+SINKS_SECONDS = 5.0
+"""How often sinks and last decisions are looked at: they change all the time."""
+
+
+class Computer:
+    """Follows `view`, and gives statuses by what it saw last. Pods of the namespaces `never` are not governed."""
+
+    def __init__(
+        self, view: StatusView, never: Collection[str] = (), clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._view = view
+        self._clock = clock
+        self._tracker = Tracker(never, clock)
+        self._ready: dict[str, bool] = {}
+        """Whether agents are Ready, as last worked out."""
+        self._fleets: set[str] = set()
+        self._decisions: dict[str, object] = {}
+        self._swept_at = float("-inf")
+        self._since: float | None = None
+
+    @property
+    def age_seconds(self) -> float:
+        """For how long it has followed the view; 0 before it did."""
+        return self._clock() - self._since if self._since is not None else 0.0
+
+    def follow(self) -> Dirty:
+        """Look at the view; say what may have changed."""
+        now = self._clock()
+        self._since = self._since if self._since is not None else now
+        dirty = self._tracker.follow(self._view)
+        if now - self._swept_at >= SINKS_SECONDS:
+            self._swept_at = now
+            dirty.later |= self._sweep()
+        return dirty
+
+    def status(self, observed: Observed, previous: Mapping[str, Any], now: datetime) -> Json:
+        """Give the status of an object; `previous` is the one it has."""
+        registry, tracker, key = self._view.registry, self._tracker, observed.key
+        governing = registry.resources.get((observed.kind, key))
+        match observed.kind:
+            case "Agent":
+                return self._agent(observed, previous, now)
+            case "AgentFleet":
+                fleet = governing if isinstance(governing, AgentFleet) else None
+                members = tracker.members(key)
+                stopped = fleet is not None and fleet.spec.operating_mode != "Running"
+                unready = [m.key for m in members if stopped and not self._is_ready(m.key)]
+                return fleet_status(observed, fleet, members, previous, now, unready=unready)
+            case "ActionCatalog":
+                catalog = governing if isinstance(governing, ActionCatalog) else None
+                return catalog_status(observed, catalog, previous, now)
+            case "AuditSink":
+                sink = governing if isinstance(governing, AuditSink) else None
+                return sink_status(observed, sink, self._view.sink_status(key), previous, now)
+            case _:
+                name = f"{observed.kind}/{key}"
+                return policy_status(observed, registry.policies.get(name), tracker.subjects(name), previous, now)
+
+    def unsettled_fleets(self) -> set[str]:
+        """Give the fleets of agents that have come to be Ready, or not Ready, since this was last asked."""
+        fleets, self._fleets = self._fleets, set()
+        return fleets
+
+    def _agent(self, observed: Observed, previous: Mapping[str, Any], now: datetime) -> Json:
+        key = observed.key
+        facts = self._tracker.facts(key, self._view)
+        ready = verdict(observed, facts).ready
+        if facts.item is not None and self._ready.get(key) != ready:
+            self._fleets |= set(facts.item.fleets)
+        self._ready[key] = ready
+        return agent_status(observed, facts, previous, now)
+
+    def _is_ready(self, key: str) -> bool:
+        if key not in self._ready:
+            observed = self._view.observed.get(("Agent", key))
+            if observed is None:
+                return False
+            self._ready[key] = verdict(observed, self._tracker.facts(key, self._view)).ready
+        return self._ready[key]
+
+    def _sweep(self) -> set[tuple[str, str]]:
+        found = set()
+        agents = self._view.registry.agents
+        if len(self._ready) > len(agents):
+            self._ready = {key: ready for key, ready in self._ready.items() if key in agents}
+            self._decisions = {key: last for key, last in self._decisions.items() if key in agents}
+        for kind, key in self._view.observed:
+            if kind == "AuditSink":
+                found.add((kind, key))
+            elif kind == "Agent":
+                last = self._view.last_decision(key)
+                last_id = last.get("id") if last is not None else None
+                if self._decisions.get(key) != last_id:
+                    self._decisions[key] = last_id
+                    found.add((kind, key))
+        return found

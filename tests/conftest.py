@@ -1,0 +1,16 @@
+"""What a run as a whole does: build what tests need before they run, and say at the end what did not run."""
+
+from collections.abc import Generator
+
+import pytest
+from support.controlplane.fixtures import build_before_tests, report_skips
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    build_before_tests(session)
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> Generator[None, None, None]:
+    yield  # pytest's own summary first: what did not run shall be the last that is read
+    report_skips(terminalreporter)

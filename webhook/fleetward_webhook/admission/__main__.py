@@ -1,0 +1,7 @@
+"""`python -m fleetward_webhook.admission` is `fleetward-admission`."""
+
+import sys
+
+from fleetward_webhook.admission.main import main
+
+sys.exit(main())

@@ -1,0 +1,143 @@
+"""Agents and fleets as admission needs them: which agents a pod runs, and whether these may run at all.
+
+Read by msgspec straight from the API server's lists, since that happens while a pod waits.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import msgspec
+from pydantic import BaseModel
+
+from fleetward.registry.selector import selects
+from fleetward.registry.slice import MODES, OperatingMode
+from fleetward.resources.base import LabelSelector
+from fleetward.resources.names import INJECTION_LABEL
+from fleetward_webhook.admission.review import Camel
+
+HOLDING = frozenset({"Stopped", "Quarantined"})
+"""The operating modes in which no new pod starts."""
+
+_EVERYTHING = LabelSelector()
+
+
+class Metadata(Camel, frozen=True):
+    """Who an object is."""
+
+    name: str
+    namespace: str = ""
+    labels: dict[str, str] = msgspec.field(default_factory=dict)
+
+
+class Workload(Camel, frozen=True):
+    """Which pods run an agent."""
+
+    selector: LabelSelector
+    service_account_name: str = "default"
+
+
+class AgentSpec(Camel, frozen=True):
+    """What of an agent concerns its pods."""
+
+    workload: Workload | None = None
+    operating_mode: OperatingMode = "Running"
+
+
+class Agent(Camel, frozen=True):
+    """An agent."""
+
+    metadata: Metadata
+    spec: AgentSpec
+
+    @property
+    def key(self) -> str:
+        """`namespace/name`."""
+        return f"{self.metadata.namespace}/{self.metadata.name}"
+
+
+class FleetAgents(Camel, frozen=True):
+    """Which agents belong to a fleet."""
+
+    namespace_selector: LabelSelector = _EVERYTHING
+    agent_selector: LabelSelector = _EVERYTHING
+
+
+class FleetSpec(Camel, frozen=True):
+    """What of a fleet concerns its agents' pods."""
+
+    agents: FleetAgents
+    operating_mode: OperatingMode = "Running"
+
+
+class Fleet(Camel, frozen=True):
+    """A fleet."""
+
+    metadata: Metadata
+    spec: FleetSpec
+
+
+class Namespace(Camel, frozen=True):
+    """A namespace."""
+
+    metadata: Metadata
+
+    @property
+    def excluded(self) -> bool:
+        """Whether nothing is governed in it."""
+        return self.metadata.labels.get(INJECTION_LABEL) == "disabled"
+
+
+class PodSpec(Camel, frozen=True):
+    """As whom a pod runs."""
+
+    containers: list[dict[str, Any]]
+    service_account_name: str | None = None
+
+
+class PodMetadata(Camel, frozen=True):
+    """A pod's labels; its name may not be known yet."""
+
+    labels: dict[str, str] | None = None
+
+
+class Pod(Camel, frozen=True):
+    """What of a pod says which agents it runs."""
+
+    metadata: PodMetadata
+    spec: PodSpec
+
+
+def hook(wanted: type, found: Any) -> Any:
+    """Read a part that is a pydantic model, for msgspec. Raises ValueError, as msgspec wants it."""
+    if issubclass(wanted, BaseModel):
+        return wanted.model_validate(found)
+    raise NotImplementedError(wanted)
+
+
+def running(agents: Iterable[Agent], pod: Pod) -> list[Agent]:
+    """Give the agents that the pod runs, by name. All of them are of the pod's namespace.
+
+    The operator's rule (`fleetward_operator.cluster.pods.runs`): labels and service account must fit.
+    """
+    labels, account = pod.metadata.labels or {}, pod.spec.service_account_name or "default"
+    found = [
+        agent
+        for agent in agents
+        if (workload := agent.spec.workload) is not None
+        and workload.service_account_name == account
+        and selects(workload.selector, labels)
+    ]
+    return sorted(found, key=lambda agent: agent.key)
+
+
+def held(agents: Iterable[Agent], fleets: Iterable[Fleet], namespace_labels: Mapping[str, str]) -> bool:
+    """Say whether none of the agents may have a new pod: each is stopped or quarantined, by itself or by a fleet."""
+    around = [f for f in fleets if selects(f.spec.agents.namespace_selector, namespace_labels)]
+    return all(_mode(agent, around) in HOLDING for agent in agents)
+
+
+def _mode(agent: Agent, fleets: Iterable[Fleet]) -> OperatingMode:
+    """Give the strongest of the modes that the agent and its fleets set."""
+    labels = agent.metadata.labels
+    of_fleets = [f.spec.operating_mode for f in fleets if selects(f.spec.agents.agent_selector, labels)]
+    return max([agent.spec.operating_mode, *of_fleets], key=MODES.index)
