@@ -194,7 +194,8 @@ class Store:
         Give the counts and the position up to which they go. Raises StoreError.
         """
         rows = self._fetch(
-            "SELECT type, coalesce(decision, ''), count(*), max(position) FROM records WHERE position > ? GROUP BY 1, 2",
+            "SELECT type, coalesce(decision, ''), count(*), max(position) FROM records"
+            " WHERE position > ? GROUP BY 1, 2",
             (after_position,),
         )
         return {(row[0], row[1]): row[2] for row in rows}, max((row[3] for row in rows), default=after_position)

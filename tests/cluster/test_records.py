@@ -204,7 +204,7 @@ async def test_answers_are_remembered_for_ten_seconds(
         await access.authorize(user, READ_RECORDS)
     assert refused.value.status == 403
     deadline = time.monotonic() + 30  # the API server itself remembers a token for ten seconds
-    with pytest.raises(AccessRefused) as unknown:
+    with pytest.raises(AccessRefused) as unknown:  # noqa: PT012 - asked again until the API server has forgotten
         while time.monotonic() < deadline:
             now += 10.1
             await access.authenticate(token)
