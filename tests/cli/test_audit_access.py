@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import Result
@@ -18,7 +19,7 @@ Run = Callable[..., Result]
 def data(tmp_path: Path) -> Path:
     """A data folder with two refusals."""
     folder = tmp_path / "policies" / ".fleetward"
-    head = {"writer": "aaaa", "time": "2026-03-01T10:00:00.000000Z", "registry_version": "v7"}
+    head: dict[str, Any] = {"writer": "aaaa", "time": "2026-03-01T10:00:00.000000Z", "registry_version": "v7"}
     with Store.open(folder / "audit.db") as store:
         store.append(
             [

@@ -65,7 +65,7 @@ def test_an_agent_that_can_be_asked_for_can_be_named(text: str) -> None:
     ("asked", "written"),
     [
         (sl.ActionKind, rule.ActionKind),
-        (sl.Decision, rule.Decision),
+        (sl.Decision, base.Decision),
         (sl.Phase, rule.Phase),
         (sl.Role, base.Role),
         (sl.OperatingMode, base.OperatingMode),
