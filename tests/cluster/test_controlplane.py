@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -79,10 +80,11 @@ async def test_nothing_is_left_after_stop() -> None:
 
 
 async def test_nothing_is_left_when_the_tests_are_killed() -> None:
-    process, _, pids = _own_plane()
+    process, directory, pids = _own_plane()
     with process:
         process.send_signal(signal.SIGKILL)
         await until(lambda: not any(psutil.pid_exists(pid) for pid in pids))
+    shutil.rmtree(directory)
 
 
 @asynccontextmanager

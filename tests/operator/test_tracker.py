@@ -138,3 +138,12 @@ def test_a_change_that_concerns_nobody_names_nobody() -> None:
     assert dirty.soon | dirty.later == set()
     view.see(pod("p1", "a", phase="Failed"))
     assert computer.follow().soon == {("Agent", "reports/a")}
+
+
+def test_a_pod_that_comes_to_run_another_agent_concerns_both() -> None:
+    view = View()
+    view.see(agent("a"), agent("b"), pod("p1", "a"))
+    computer = Computer(view, clock=lambda: 0.0)
+    computer.follow()
+    view.see(pod("p1", "b"))
+    assert computer.follow().soon == {("Agent", "reports/a"), ("Agent", "reports/b")}

@@ -55,6 +55,9 @@ class SmallHub:
         self.withheld = ""
         self.acknowledges = True
         self.records: list[dict[str, Any]] = []
+        """What it acknowledged."""
+        self.seen: set[str] = set()
+        """The ids of all that came."""
         self._path = socket_path
         self._loop = asyncio.new_event_loop()
         self._sockets: set[web.WebSocketResponse] = set()
@@ -124,6 +127,7 @@ class SmallHub:
                 await _send(ws, messages.Renewed(token=token, ttl=self.ttl, version=self.slice.version))
             case messages.Records(records=records):
                 taken = [json.loads(bytes(record)) for record in records]
+                self.seen.update(record["id"] for record in taken)
                 if self.acknowledges:
                     self.records += taken
                     await _send(ws, messages.Acknowledged(seq=taken[-1]["seq"]))

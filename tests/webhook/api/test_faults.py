@@ -77,6 +77,7 @@ def test_a_full_disk_denies_says_so_and_recovers(own: tuple[SmallHub, Webhook]) 
     assert webhook.report(decision, status="Succeeded")[1]["decision"] == "Allow"
     records = webhook.spooled()
     assert [record["seq"] for record in records] == list(range(1, len(records) + 1))
+    await_condition(lambda: len(hub.seen) == len(records), "the records, not to be acknowledged")
     hub.acknowledges = True
     hub.drop_all()
     await_condition(lambda: len(hub.records) == len(records), "the records")
