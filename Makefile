@@ -5,10 +5,10 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format bench crds docs lock clean
+.PHONY: help setup demo test test-cluster lint format bench crds docs lock clean
 
 help: ## Say what each target does
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 16
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 16
 
 setup: $(READY) ## Install everything into .venv
 
@@ -26,8 +26,11 @@ $(READY): pyproject.toml requirements/bootstrap.txt requirements/dev.txt
 demo: $(READY) ## Tell the report pipeline's story on this machine
 	@$(BIN)/python examples/report-pipeline/story.py
 
-test: $(READY) ## Run every test
-	@$(BIN)/python -m pytest -n 2 --dist loadgroup
+test: $(READY) ## Run every test that needs no Kubernetes control plane
+	@$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not cluster"
+
+test-cluster: $(READY) ## Run the tests on a real Kubernetes API server; builds it first (minutes, once)
+	@$(BIN)/python -m pytest -n 2 --dist loadgroup -m cluster
 
 lint: $(READY) ## Formatting, style, types, layers, generated files
 	@$(BIN)/ruff format --check .

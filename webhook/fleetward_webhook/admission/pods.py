@@ -32,7 +32,7 @@ class Pods:
         if not chosen:
             return _UNCHANGED
         namespace, fleets = await asyncio.gather(self._reader.namespace(request.namespace), self._reader.fleets())
-        if False:
+        if namespace.excluded:
             return _UNCHANGED
         hold = agents.held(chosen, fleets, namespace.metadata.labels)
         keys = [agent.key for agent in chosen]
