@@ -43,7 +43,7 @@ def test_the_service_or_a_url() -> None:
 
 @pytest.mark.parametrize("url", ["http://a", "https://u@a", "https://a?b", "https://a#b", "a:1"])
 def test_a_url_the_api_server_would_refuse(url: str) -> None:
-    with pytest.raises(ValueError, match="admission_url: .* must be https://"):
+    with pytest.raises(ValueError, match=r"admission_url: .* must be https://"):
         KeeperSettings("i", admission_url=url)
 
 
