@@ -142,6 +142,8 @@ def test_names_are_those_the_programs_use(rendered: list[Object]) -> None:
         names.GOVERNED_PODS_POLICY,
         names.OPERATOR,
         f"agents.{GROUP}",
+        names.AUDITOR,
+        names.HUB_SERVICE,
     }
     tokens = [
         source["serviceAccountToken"]

@@ -10,9 +10,9 @@ import pytest
 from support.chart import CHART, MANIFESTS, NAMESPACE, run_helm
 from support.controlplane.fixtures import make_namespace
 from support.controlplane.plane import ControlPlane
-from support.installed import apply_manifests, own_plane, remove_manifests, until
+from support.installed import apply_manifests, own_plane, until
 
-pytestmark = [pytest.mark.cluster, pytest.mark.xdist_group("cluster")]
+pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(240), pytest.mark.xdist_group("cluster")]
 
 AGENT = {
     "apiVersion": "fleetward.dev/v1alpha1",
@@ -22,19 +22,19 @@ AGENT = {
 }
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def plane() -> Iterator[ControlPlane]:
     """Give a cluster that knows nothing of Fleetward yet."""
     with own_plane() as running:
         yield running
 
 
-@pytest.fixture
-def applied(plane: ControlPlane) -> Iterator[ControlPlane]:
-    """Give the cluster with the plain manifests applied."""
-    apply_manifests(plane)
-    yield plane
-    remove_manifests(plane)
+@pytest.fixture(scope="module")
+def applied() -> Iterator[ControlPlane]:
+    """Give a cluster with the plain manifests applied."""
+    with own_plane() as running:
+        apply_manifests(running)
+        yield running
 
 
 def helm(plane: ControlPlane, *arguments: str) -> str:
@@ -86,11 +86,9 @@ def test_helm_installs_upgrades_and_uninstalls(plane: ControlPlane, tmp_path: Pa
     assert {name.partition(".")[0] for name in ours(plane)} == {"customresourcedefinition"}
     assert plane.kubectl("get", "agents.fleetward.dev", "-n", "default", "-o", "name").split()
     until(lambda: not pods(plane, "operator") + pods(plane, "admission"), "the pods are gone")
-    remove_manifests(plane)
 
 
 def test_the_pods_keep_to_restricted_pod_security(applied: ControlPlane) -> None:
-    applied.kubectl("-n", NAMESPACE, "rollout", "restart", "statefulset/fleetward-operator")
     until(lambda: (len(pods(applied, "operator")), len(pods(applied, "admission"))) == (2, 2), "pods of both workloads")
     careless = {
         "apiVersion": "v1",
@@ -153,3 +151,29 @@ def test_who_may_do_what(applied: ControlPlane) -> None:
     assert allowed(plane, auditor, "list", "auditrecords")
     assert allowed(plane, auditor, "get", "hubstatus")
     assert not allowed(plane, auditor, "list", "agents")
+
+
+def test_who_may_read_the_audit_trail(applied: ControlPlane) -> None:
+    """What `kubectl fleetward audit` does on the way to the hub."""
+    plane = applied
+    plane.kubectl("-n", NAMESPACE, "create", "rolebinding", "readers", "--role=fleetward-audit-reader", "--user=reader")
+
+    def may(*what: str) -> bool:
+        said = plane.kubectl("auth", "can-i", *what, "--as=reader", "-n", NAMESPACE, check=False)
+        return said.strip().endswith("yes")
+
+    for what in (
+        ("get", "services/fleetward-hub"),
+        ("list", "pods"),
+        ("get", "pods"),
+        ("create", "pods", "--subresource=portforward"),
+        ("create", "serviceaccounts/fleetward-auditor", "--subresource=token"),
+        ("get", "configmaps/fleetward-ca"),
+    ):
+        assert may(*what), what
+    for what in (
+        ("create", "serviceaccounts/fleetward-operator", "--subresource=token"),
+        ("get", "secrets/fleetward-ca"),
+        ("create", "pods", "--subresource=exec"),
+    ):
+        assert not may(*what), what

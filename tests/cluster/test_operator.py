@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from support.controlplane.golang import REPOSITORY
 from support.controlplane.plane import ControlPlane, free_ports
+from support.keeping import clean
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.xdist_group("cluster"), pytest.mark.timeout(240)]
 
@@ -58,6 +59,7 @@ def operator(plane: ControlPlane, tmp_path: Path) -> Iterator[Operator]:
         running.process.kill()
         running.process.wait()
         plane.kubectl("delete", KINDS, "--all", "-A", "--ignore-not-found", check=False)
+        clean(plane)
         plane.kubectl("delete", "namespace", "reports", "--ignore-not-found", "--wait=false")
 
 

@@ -138,3 +138,23 @@ def test_a_sink_says_how_far_it_is_and_why_not_further() -> None:
     third = reading.status("file", kind="AuditSink", previous=second)
     assert third["lastDelivered"] == "2026-03-01T10:02:00Z"
     assert "lastError" not in third
+
+
+@pytest.mark.parametrize(("kind", "key"), [("Agent", "reports/alpha"), ("AgentFleet", "all")])
+def test_the_mode_on_record_is_kept_for_the_next_leader(kind: str, key: str) -> None:
+    reading = Reading(agent("alpha", "Paused"), fleet("Paused"))
+    first = reading.status(key, kind=kind)
+    assert "recordedMode" not in first
+    reading.recorded[f"{kind} {key}"] = "Paused"
+    assert (kind, key) not in reading.computer.follow().later
+    reading.clock = 6.0
+    assert (kind, key) in reading.computer.follow().later
+    second = reading.status(key, kind=kind, previous=first)
+    assert second["recordedMode"] == "Paused"
+    reading.clock = 12.0
+    assert (kind, key) not in reading.computer.follow().later
+
+    reading.recorded.clear()  # another replica's hub cannot say, and goes by what is written
+    assert reading.status(key, kind=kind, previous=second)["recordedMode"] == "Paused"
+    reading.recorded[f"{kind} {key}"] = "Running"
+    assert "recordedMode" not in reading.status(key, kind=kind, previous=second)

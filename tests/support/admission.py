@@ -31,7 +31,8 @@ IMAGE = "example.com/fleetward-webhook:test"
 SECRET = "fleetward-admission-tls"  # noqa: S105 - the name of a Secret
 
 CLUSTER_RULES = [
-    {"apiGroups": [GROUP], "resources": ["agents", "agentfleets", "actioncatalogs"], "verbs": ["list"]},
+    {"apiGroups": [GROUP], "resources": ["agents", "agentfleets"], "verbs": ["get", "list"]},
+    {"apiGroups": [GROUP], "resources": ["actioncatalogs"], "verbs": ["list"]},
     {"apiGroups": [""], "resources": ["namespaces"], "verbs": ["get"]},
 ]
 """All that the admission webhook may do in the whole cluster."""

@@ -1,6 +1,6 @@
 """Fleetward as its plain manifests install it, with both programs as processes under the service accounts they make."""
 
-import json
+import base64
 import os
 import signal
 import subprocess
@@ -15,6 +15,7 @@ from typing import Self
 
 import pytest
 from support.chart import MANIFESTS, NAMESPACE, objects, workloads
+from support.clusterpods import pod_token
 from support.controlplane.build import binaries, helm
 from support.controlplane.errors import UnavailableError
 from support.controlplane.fixtures import WITHOUT
@@ -32,26 +33,19 @@ def until(condition: Callable[[], object], what: str, seconds: float = 30.0) -> 
         time.sleep(0.05)
 
 
-class Process:
-    """A program of the chart, started with the arguments the chart gives it, and then some of this machine's."""
+class Program:
+    """A program as a process, with a log that grows over restarts."""
 
-    def __init__(self, plane: ControlPlane, component: str, directory: Path, *options: str) -> None:
-        template = workloads(objects(MANIFESTS.read_text()))[component]
-        account = template["spec"]["serviceAccountName"]
-        container = template["spec"]["containers"][0]
-        (self.health,) = (f"127.0.0.1:{port}" for port in free_ports(1))
-        self.log_file = directory / f"{component}.log"
-        self._command = [
-            str(Path(sys.executable).with_name(container["command"][0])),
-            *container["args"],
-            *("--namespace", NAMESPACE, "--kubeconfig", str(plane.kubeconfig_for(NAMESPACE, account))),
-            *("--health-listen", self.health, *options),
-        ]
+    def __init__(self, name: str, log_file: Path, *command: str) -> None:
+        self.log_file = log_file
+        (port,) = free_ports(1)
+        self.health = f"127.0.0.1:{port}"
+        self._command = [str(Path(sys.executable).with_name(name)), *command, "--health-listen", self.health]
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
     def log(self) -> str:
-        """What it logged, over restarts."""
+        """What it logged."""
         return self.log_file.read_text() if self.log_file.exists() else ""
 
     def start(self) -> Self:
@@ -108,27 +102,68 @@ class Process:
         return self
 
 
+def chart_program(plane: ControlPlane, component: str, log_file: Path, *options: str) -> Program:
+    """Give a program of the chart, with the arguments and the service account that the chart gives it.
+
+    After these come those of this machine, and `options`; of an argument given twice, the last counts.
+    """
+    template = workloads(objects(MANIFESTS.read_text()))[component]
+    container = template["spec"]["containers"][0]
+    kubeconfig = plane.kubeconfig_for(NAMESPACE, template["spec"]["serviceAccountName"])
+    own = ("--namespace", NAMESPACE, "--kubeconfig", str(kubeconfig))
+    return Program(container["command"][0], log_file, *container["args"], *own, *options)
+
+
 class Installed:
     """A cluster with Fleetward in it."""
 
     def __init__(self, plane: ControlPlane, directory: Path, *options: str) -> None:
-        admission, hub = free_ports(2)
+        (admission,) = free_ports(1)
         self.plane = plane
-        self.hub = f"https://127.0.0.1:{hub}"
-        self.operator = Process(
-            plane,
-            "operator",
-            directory,
-            *("--data", str(directory / "audit"), "--listen", self.hub, "--peer-token", ""),
+        self.directory = directory
+        self.programs: list[Program] = []
+        self._options = (
             *("--admission-url", f"https://127.0.0.1:{admission}"),
             *("--admission-names", "127.0.0.1", "--tls-names", "127.0.0.1", *options),
         )
-        self.admission = Process(plane, "admission", directory, "--listen", f"127.0.0.1:{admission}")
+        self.admission = self._run("admission", "admission", "--listen", f"127.0.0.1:{admission}")
+        self.operator, self.hub = self.replica("operator")
+
+    def replica(self, name: str, *options: str) -> tuple[Program, str]:
+        """Give one more replica of the operator, and the address of its hub."""
+        (port,) = free_ports(1)
+        hub = f"https://127.0.0.1:{port}"
+        own = ("--identity", name, "--data", str(self.directory / f"{name}-audit"), "--listen", hub, "--peer-token", "")
+        return self._run("operator", name, *own, *self._options, *options), hub
+
+    def sidecar(self, pod: str, account: str) -> tuple[Program, str]:
+        """Give the decision webhook of a pod (`namespace/name`), and where its agents ask."""
+        namespace, name = pod.split("/")
+        home = self.directory / f"sidecar-{namespace}-{name}"
+        home.mkdir()
+        ca = self.plane.request("GET", f"/api/v1/namespaces/{NAMESPACE}/secrets/fleetward-hub-tls")["data"]["ca.crt"]
+        (home / "ca.crt").write_bytes(base64.b64decode(ca))
+        (home / "token").write_text(pod_token(self.plane, namespace, name, account=account))
+        (port,) = free_ports(1)
+        url = f"http://127.0.0.1:{port}"
+        program = Program(
+            "fleetward-webhook",
+            home / "log",
+            *("--workload", pod, "--listen", url, "--spool", str(home / "spool"), "--hub", self.hub),
+            *("--hub-ca", str(home / "ca.crt"), "--hub-token", str(home / "token")),
+        )
+        self.programs.append(program)
+        return program, url
+
+    def _run(self, component: str, name: str, *options: str) -> Program:
+        program = chart_program(self.plane, component, self.directory / f"{name}.log", *options)
+        self.programs.append(program)
+        return program
 
     @property
     def logs(self) -> str:
-        """What both logged."""
-        return self.operator.log + self.admission.log
+        """What all of them logged."""
+        return "".join(program.log for program in self.programs)
 
     def blocks(self) -> bool:
         """Say whether validation has proven itself, which is the last thing that comes right after an installation."""
@@ -159,18 +194,6 @@ def apply_manifests(plane: ControlPlane) -> None:
     )
 
 
-def remove_manifests(plane: ControlPlane) -> None:
-    """Delete everything that the plain manifests make, whether or not it is there, and wait until it is gone."""
-    plane.kubectl("delete", "-f", str(MANIFESTS), "--ignore-not-found", "--wait=false")
-    until(lambda: not plane.kubectl("-n", NAMESPACE, "get", "pods", "-o", "name"), "the pods are gone", 60)
-    claims = plane.kubectl("-n", NAMESPACE, "get", "pvc", "-o", "name").split()
-    if claims:  # what lets go of them in a cluster with storage is not part of the plane
-        release = json.dumps({"metadata": {"finalizers": None}})
-        for claim in claims:
-            plane.kubectl("-n", NAMESPACE, "patch", claim, "--type", "merge", "-p", release)
-    plane.kubectl("wait", "--for=delete", "-f", str(MANIFESTS), "--timeout=60s")
-
-
 @contextmanager
 def installed(plane: ControlPlane, directory: Path, *options: str) -> Iterator[Installed]:
     """Install Fleetward and have it while the block lasts; `options` are for the operator."""
@@ -184,5 +207,5 @@ def installed(plane: ControlPlane, directory: Path, *options: str) -> Iterator[I
         until(running.blocks, "validation has proven itself", START_WITHIN)
         yield running
     finally:
-        running.operator.stop()
-        running.admission.stop()
+        for program in reversed(running.programs):
+            program.stop()

@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 from support.clusterview import Body, View
 from support.kstatus import check_status, kstatus
 
+from fleetward.registry.slice import OperatingMode
 from fleetward_operator.status.compute import Computer
 
 NOW = datetime(2026, 3, 1, 10, tzinfo=UTC)
@@ -16,7 +17,8 @@ class Reading:
     def __init__(self, *bodies: Body) -> None:
         self.view = View()
         self.clock = 0.0
-        self.computer = Computer(self.view, clock=lambda: self.clock)
+        self.recorded: dict[str, OperatingMode] = {}
+        self.computer = Computer(self.view, clock=lambda: self.clock, recorded_mode=self.recorded.get)
         self.view.see(*bodies)
 
     def status(self, key: str = "reports/alpha", previous: Body | None = None, kind: str = "Agent") -> Body:

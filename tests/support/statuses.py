@@ -39,6 +39,7 @@ FILLED: Mapping[str, st.Status] = {
         conditions=conditions(),
         observed_generation=2,
         mode=mode(),
+        recorded_mode="Paused",
         fleets=["night-shift", "reporting"],
         policies=3,
         pods=st.AgentPods(total=5, ready=2, held=1, without_webhook=1, terminating=1),
@@ -49,6 +50,7 @@ FILLED: Mapping[str, st.Status] = {
         conditions=conditions(),
         observed_generation=2,
         mode=mode(),
+        recorded_mode="Paused",
         agents=st.FleetAgentsStatus(total=10, running=4, paused=3, stopped=2, quarantined=1),
     ),
     "ActionCatalog": st.ActionCatalogStatus(

@@ -5,6 +5,7 @@ from collections.abc import Callable, Collection, Mapping
 from datetime import datetime
 from typing import Any
 
+from fleetward.registry.slice import OperatingMode
 from fleetward.resources import ActionCatalog, AgentFleet, AuditSink
 from fleetward_operator.cluster.observed import Observed
 from fleetward_operator.status.agent import agent_status, verdict
@@ -13,16 +14,27 @@ from fleetward_operator.status.others import catalog_status, fleet_status, polic
 from fleetward_operator.status.tracker import Dirty, Tracker
 from fleetward_operator.status.view import StatusView
 
-SINKS_SECONDS = 5.0
-"""How often sinks and last decisions are looked at: they change all the time."""
+SWEEP_SECONDS = 5.0
+"""How often sinks, last decisions and modes on record are looked at: they change without anything being told."""
+
+RecordedMode = Callable[[str], OperatingMode | None]
 
 
 class Computer:
-    """Follows `view`, and gives statuses by what it saw last. Pods of the namespaces `never` are not governed."""
+    """Follows `view`, and gives statuses by what it saw last. Pods of the namespaces `never` are not governed.
+
+    `recorded_mode` tells the mode last put on record for `KIND KEY`, None where that is not known here.
+    """
 
     def __init__(
-        self, view: StatusView, never: Collection[str] = (), clock: Callable[[], float] = time.monotonic
+        self,
+        view: StatusView,
+        never: Collection[str] = (),
+        clock: Callable[[], float] = time.monotonic,
+        *,
+        recorded_mode: RecordedMode = lambda _: None,
     ) -> None:
+        self._recorded_mode = recorded_mode
         self._view = view
         self._clock = clock
         self._tracker = Tracker(never, clock)
@@ -30,6 +42,8 @@ class Computer:
         """Whether agents are Ready, as last worked out."""
         self._fleets: set[str] = set()
         self._decisions: dict[str, object] = {}
+        self._records: dict[tuple[str, str], str] = {}
+        """Modes on record, as last told."""
         self._swept_at = float("-inf")
         self._since: float | None = None
 
@@ -43,7 +57,7 @@ class Computer:
         now = self._clock()
         self._since = self._since if self._since is not None else now
         dirty = self._tracker.follow(self._view)
-        if now - self._swept_at >= SINKS_SECONDS:
+        if now - self._swept_at >= SWEEP_SECONDS:
             self._swept_at = now
             dirty.later |= self._sweep()
         return dirty
@@ -54,13 +68,14 @@ class Computer:
         governing = registry.resources.get((observed.kind, key))
         match observed.kind:
             case "Agent":
-                return self._agent(observed, previous, now)
+                return self._agent(observed, previous, now) | self._recorded(observed, previous)
             case "AgentFleet":
                 fleet = governing if isinstance(governing, AgentFleet) else None
                 members = tracker.members(key)
                 stopped = fleet is not None and fleet.spec.operating_mode != "Running"
                 unready = [m.key for m in members if stopped and not self._is_ready(m.key)]
-                return fleet_status(observed, fleet, members, previous, now, unready=unready)
+                status = fleet_status(observed, fleet, members, previous, now, unready=unready)
+                return status | self._recorded(observed, previous)
             case "ActionCatalog":
                 catalog = governing if isinstance(governing, ActionCatalog) else None
                 return catalog_status(observed, catalog, previous, now)
@@ -85,6 +100,12 @@ class Computer:
         self._ready[key] = ready
         return agent_status(observed, facts, previous, now)
 
+    def _recorded(self, observed: Observed, previous: Mapping[str, Any]) -> Json:
+        """Say which mode is on record, for the next leader to know; left out where that is Running."""
+        mode = self._recorded_mode(f"{observed.kind} {observed.key}") or previous.get("recordedMode") or "Running"
+        self._records[observed.kind, observed.key] = mode
+        return {"recordedMode": mode} if mode != "Running" else {}
+
     def _is_ready(self, key: str) -> bool:
         if key not in self._ready:
             observed = self._view.observed.get(("Agent", key))
@@ -99,10 +120,15 @@ class Computer:
         if len(self._ready) > len(agents):
             self._ready = {key: ready for key, ready in self._ready.items() if key in agents}
             self._decisions = {key: last for key, last in self._decisions.items() if key in agents}
+            self._records = {of: mode for of, mode in self._records.items() if of in self._view.observed}
         for kind, key in self._view.observed:
             if kind == "AuditSink":
                 found.add((kind, key))
-            elif kind == "Agent":
+            if kind in {"Agent", "AgentFleet"}:
+                recorded = self._recorded_mode(f"{kind} {key}")
+                if recorded is not None and recorded != self._records.get((kind, key), recorded):
+                    found.add((kind, key))
+            if kind == "Agent":
                 last = self._view.last_decision(key)
                 last_id = last.get("id") if last is not None else None
                 if self._decisions.get(key) != last_id:

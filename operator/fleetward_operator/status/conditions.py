@@ -126,7 +126,7 @@ def gist(status: Mapping[str, Any]) -> Json:
     return {
         "conditions": sorted((c.get("type"), c.get("status"), c.get("reason")) for c in conditions),
         "generation": status.get("observedGeneration"),
-        "mode": status.get("mode"),
+        "mode": (status.get("mode"), status.get("recordedMode")),
         "generationInForce": status.get("generationInForce"),
     }
 

@@ -22,7 +22,7 @@ from fleetward_operator.cluster.events import EventPoster, about
 from fleetward_operator.cluster.observed import Observed
 from fleetward_operator.cluster.rest import JSON_PATCH, NO_ANSWER, RequestError, request
 from fleetward_operator.cluster.workloads import left_alone
-from fleetward_operator.status.compute import Computer
+from fleetward_operator.status.compute import Computer, RecordedMode
 from fleetward_operator.status.conditions import Json, condition, gist, meaning
 from fleetward_operator.status.queue import Waiting
 from fleetward_operator.status.tracker import Key
@@ -67,7 +67,10 @@ class _Written:
 
 
 class StatusWriter:
-    """Keeps the status of every object of `view.observed` right while `run` runs and `leading` says so."""
+    """Keeps the status of every object of `view.observed` right while `run` runs and `leading` says so.
+
+    `recorded_mode` is the hub's: statuses keep which modes are on record, for whoever leads next.
+    """
 
     def __init__(
         self,
@@ -78,6 +81,7 @@ class StatusWriter:
         events: EventPoster | None = None,
         system: str = SYSTEM_NAMESPACE,
         excluded_namespaces: Iterable[str] = (),
+        recorded_mode: RecordedMode = lambda _: None,
         interval: float = INTERVAL_SECONDS,
         idle: float = IDLE_SECONDS,
         live: float = LIVE_SECONDS,
@@ -93,7 +97,8 @@ class StatusWriter:
         self._pause = 1 / per_second
         self._next_write = 0.0
         self._never = left_alone(system, excluded_namespaces)
-        self._computer = Computer(view, self._never)
+        self._recorded_mode = recorded_mode
+        self._computer = self._fresh_computer()
         self._waiting = Waiting()
         self._written: dict[Key, _Written] = {}
         self._wake = asyncio.Event()
@@ -129,13 +134,16 @@ class StatusWriter:
         finally:
             self._waiting.clear()
 
+    def _fresh_computer(self) -> Computer:
+        return Computer(self._view, self._never, recorded_mode=self._recorded_mode)
+
     def _look(self) -> None:
         self._wake.clear()
         if not self._leading():
             if not self._computer.age_seconds:
                 return
             # Another replica writes now. Whatever is known here is worked out anew when this one leads again.
-            self._computer = Computer(self._view, self._never)
+            self._computer = self._fresh_computer()
             self._waiting.clear()
             self._written.clear()
             return

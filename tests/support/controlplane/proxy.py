@@ -135,8 +135,8 @@ class HttpProxy:
     ) -> None:
         assert self._session is not None
         assert self._runner is not None
+        await self._runner.cleanup()  # first, as the requests it passes on hold connections of the session
         await self._session.close()
-        await self._runner.cleanup()
 
     @property
     def url(self) -> str:

@@ -130,14 +130,24 @@ def running(agents: Iterable[Agent], pod: Pod) -> list[Agent]:
     return sorted(found, key=lambda agent: agent.key)
 
 
+def of(agents: Iterable[Agent], fleets: Iterable[Fleet], namespace_labels: Mapping[str, str]) -> list[Fleet]:
+    """Give the fleets that one of the agents belongs to."""
+    return [fleet for fleet in fleets if any(_belongs(agent, fleet, namespace_labels) for agent in agents)]
+
+
 def held(agents: Iterable[Agent], fleets: Iterable[Fleet], namespace_labels: Mapping[str, str]) -> bool:
     """Say whether none of the agents may have a new pod: each is stopped or quarantined, by itself or by a fleet."""
-    around = [f for f in fleets if selects(f.spec.agents.namespace_selector, namespace_labels)]
-    return all(_mode(agent, around) in HOLDING for agent in agents)
+    around = list(fleets)
+
+    def mode(agent: Agent) -> OperatingMode:
+        of_fleets = [f.spec.operating_mode for f in around if _belongs(agent, f, namespace_labels)]
+        return max([agent.spec.operating_mode, *of_fleets], key=MODES.index)  # the strongest counts
+
+    return all(mode(agent) in HOLDING for agent in agents)
 
 
-def _mode(agent: Agent, fleets: Iterable[Fleet]) -> OperatingMode:
-    """Give the strongest of the modes that the agent and its fleets set."""
-    labels = agent.metadata.labels
-    of_fleets = [f.spec.operating_mode for f in fleets if selects(f.spec.agents.agent_selector, labels)]
-    return max([agent.spec.operating_mode, *of_fleets], key=MODES.index)
+def _belongs(agent: Agent, fleet: Fleet, namespace_labels: Mapping[str, str]) -> bool:
+    chosen = fleet.spec.agents
+    return selects(chosen.namespace_selector, namespace_labels) and selects(
+        chosen.agent_selector, agent.metadata.labels
+    )

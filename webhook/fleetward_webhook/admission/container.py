@@ -42,6 +42,7 @@ def container(sidecar: Sidecar, *, host_network: bool = False) -> dict[str, Any]
         "volumeMounts": [
             {"name": HUB_VOLUME, "mountPath": HUB_MOUNT, "readOnly": True},
             # Where the API server would mount the pod's own API token, which a decision webhook has no use for.
+            {"name": HUB_VOLUME, "mountPath": API_TOKEN_MOUNT, "readOnly": True},
             {"name": SPOOL_VOLUME, "mountPath": SPOOL_MOUNT},
         ],
         "startupProbe": _probe("/readyz", period=1, failures=START_SECONDS),

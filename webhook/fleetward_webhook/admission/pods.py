@@ -1,4 +1,9 @@
-"""The review of a new pod: which agents it runs, decided on what the API server holds at this moment."""
+"""The review of a new pod: which agents it runs, and whether these may run at all.
+
+Which agents there are is read from the API server's cache, some milliseconds behind; a pod that an Agent applied in
+these very milliseconds selects is a pod made before the Agent, and shows in its status. The agents and fleets found are
+then read as they are at this moment: once a patch that stops an agent is answered, the next pod is held.
+"""
 
 import asyncio
 
@@ -28,13 +33,24 @@ class Pods:
         if request.operation != "CREATE" or request.namespace in self._excluded:
             return _UNCHANGED
         pod = _pod(request)
-        chosen = agents.running(await self._reader.agents(request.namespace), pod)
-        if not chosen:
+        found = agents.running(await self._reader.agents(request.namespace), pod)
+        if not found:
             return _UNCHANGED
-        namespace, fleets = await asyncio.gather(self._reader.namespace(request.namespace), self._reader.fleets())
-        if namespace.excluded:
+        reader = self._reader
+        namespace, fleets, now = await asyncio.gather(
+            reader.namespace(request.namespace),
+            reader.fleets(),
+            asyncio.gather(*(reader.agent(request.namespace, agent.metadata.name) for agent in found)),
+        )
+        chosen = agents.running(filter(None, now), pod)
+        if namespace.excluded or not chosen:
             return _UNCHANGED
-        hold = agents.held(chosen, fleets, namespace.metadata.labels)
+        labels = namespace.metadata.labels
+        around = agents.of(chosen, fleets, labels)
+        fleets_now = await asyncio.gather(*(reader.fleet(fleet.metadata.name) for fleet in around))
+        return self._govern(request, chosen, hold=agents.held(chosen, filter(None, fleets_now), labels))
+
+    def _govern(self, request: Request, chosen: list[agents.Agent], *, hold: bool) -> Answer:
         keys = [agent.key for agent in chosen]
         try:
             governed = govern(read_object(request.object, "object"), keys, self._sidecar, hold=hold)

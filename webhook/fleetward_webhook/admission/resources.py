@@ -60,21 +60,25 @@ class Resources:
     async def _references(self, resource: Resource) -> list[str]:
         """Say what the resource refers to and is not there: no mistake, since it may be applied next."""
         try:
-            there = await self._there(resource)
+            found = await self._doubts(resource, now=False)
+            return await self._doubts(resource, now=True) if found else []  # it may have been applied just now
         except ReadError as error:
             return [f"what it refers to could not be checked: {error}"]
-        return [] if there is None else await self._beside(doubts, resource, there)
 
-    async def _there(self, resource: Resource) -> list[Resource] | None:
-        """Give what the resource could refer to; None where it refers to nothing."""
+    async def _doubts(self, resource: Resource, *, now: bool) -> list[str]:
+        found: list[str] = []
+        if _refers(resource):
+            found = await self._beside(doubts, resource, await self._there(resource, now=now))
+        return found
+
+    async def _there(self, resource: Resource, *, now: bool) -> list[Resource]:
+        """Give what the resource could refer to."""
         if isinstance(resource, ActionCatalog):
-            return _readable("ActionCatalog", await self._reader.objects("ActionCatalog"))
-        if not check_references([resource]) and not (
-            isinstance(resource, ClusterAgentPolicy) and any(True for _ in _plain_names(resource))
-        ):
-            return None
+            return _readable("ActionCatalog", await self._reader.objects("ActionCatalog", now=now))
         within = resource.metadata.namespace or "" if isinstance(resource, AgentPolicy) else ""
-        agents, fleets = await asyncio.gather(self._reader.names("Agent", within), self._reader.names("AgentFleet"))
+        agents, fleets = await asyncio.gather(
+            self._reader.names("Agent", within, now=now), self._reader.names("AgentFleet", now=now)
+        )
         # Only their names count here.
         return [
             *(_bare("Agent", one.name, one.namespace, {"role": "Worker"}) for one in agents),
@@ -126,6 +130,13 @@ def doubts(resource: Resource, there: list[Resource]) -> list[str]:
     if isinstance(resource, ClusterAgentPolicy):
         found += _ambiguous(resource, [one.key for one in there if isinstance(one, Agent)])
     return found
+
+
+def _refers(resource: Resource) -> bool:
+    """Whether the resource depends on others: taken alone, every name in it is one of something that is not there."""
+    if isinstance(resource, ClusterAgentPolicy) and any(True for _ in _plain_names(resource)):
+        return True
+    return isinstance(resource, ActionCatalog) or bool(check_references([resource]))
 
 
 def _ambiguous(policy: ClusterAgentPolicy, agents: list[str]) -> Iterator[str]:
