@@ -4,9 +4,13 @@ import fcntl
 import os
 import sys
 import threading
+import time
 from pathlib import Path
 
 import msgspec
+
+LOCK_SECONDS = 4.0
+"""How long a decision webhook that was told to stop may still have its spool: it delivers what it can."""
 
 STATE_BYTES = 512
 """The state fits one disk sector, which is written whole or not at all."""
@@ -93,11 +97,12 @@ def new_writer_id() -> str:
 def lock_directory(directory: Path) -> int:
     """Lock a spool's directory for this process and return the descriptor that holds the lock.
 
-    Raises SpoolError, saying who has it, when it is in use.
+    One that is in use is waited for as long as its last owner may take to stop. Raises SpoolError, saying who has it,
+    when it is in use after that.
     """
     fd = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        _wait_for_lock(fd)
         os.ftruncate(fd, 0)
         os.pwrite(fd, f"process {os.getpid()} ({Path(sys.argv[0]).name})\n".encode(), 0)
     except BlockingIOError as error:
@@ -110,6 +115,19 @@ def lock_directory(directory: Path) -> int:
         os.close(fd)
         raise
     return fd
+
+
+def _wait_for_lock(fd: int) -> None:
+    deadline = time.monotonic() + LOCK_SECONDS
+    while True:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.05)
+        else:
+            return
 
 
 def sync_directory(directory: Path) -> None:
