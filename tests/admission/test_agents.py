@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from fleetward.registry.registry import Registry
 from fleetward.resources import Agent, AgentFleet
-from fleetward_operator.cluster.pods import read_pod, runs
+from fleetward_operator.view.pods import read_pod, runs
 from fleetward_webhook.admission import agents
 
 API = {"apiVersion": "fleetward.dev/v1alpha1"}

@@ -130,7 +130,8 @@ def test_a_silent_api_server_is_an_error_and_no_answer(alone: Alone) -> None:
     status, problem = alone.post("/mutate/pods", review(pod()))
     assert status == 500
     assert problem["detail"] == (
-        "the API server could not be read: GET /apis/fleetward.dev/v1alpha1/namespaces/reports/agents?resourceVersion=0: "
+        "the API server could not be read: "
+        "GET /apis/fleetward.dev/v1alpha1/namespaces/reports/agents?resourceVersion=0: "
         "no answer within 1.1 s"
     )
     assert alone.admission.probe() == (503, "GET /apis/fleetward.dev/v1alpha1/agents?limit=1: no answer within 1.1 s\n")

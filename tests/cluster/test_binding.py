@@ -12,8 +12,8 @@ from support.clusterview import View, resource
 from support.controlplane.plane import ControlPlane, connected
 from support.streams import until
 
-from fleetward_operator.cluster.binding import PodBinding
-from fleetward_operator.cluster.pods import read_pod
+from fleetward_operator.cluster.podbinding import PodBinding
+from fleetward_operator.view.pods import read_pod
 
 pytestmark = [pytest.mark.cluster, pytest.mark.xdist_group("cluster")]
 

@@ -12,8 +12,8 @@ from support.clusterview import View, agent, resource
 from support.controlplane.plane import ControlPlane, connected
 from support.streams import until
 
-from fleetward_operator.cluster import events
-from fleetward_operator.cluster.events import EventPoster, Reference, about
+from fleetward_operator.kube import events
+from fleetward_operator.kube.events import EventPoster, Reference, about
 
 pytestmark = [pytest.mark.cluster, pytest.mark.xdist_group("cluster")]
 

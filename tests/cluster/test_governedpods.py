@@ -14,10 +14,10 @@ from support.controlplane.fixtures import make_namespace, remove_namespace
 from support.controlplane.plane import ControlPlane
 
 from fleetward.resources import Agent
-from fleetward_operator.cluster.keeper import KeeperSettings, governedpods
-from fleetward_operator.cluster.keeper.ensure import Ensure
-from fleetward_operator.cluster.objects import BINDING, POLICY, Objects
-from fleetward_operator.cluster.pods import read_pod, runs
+from fleetward_operator.keeper import KeeperSettings, governedpods
+from fleetward_operator.keeper.ensure import Ensure
+from fleetward_operator.kube.objects import BINDING, POLICY, Objects
+from fleetward_operator.view.pods import read_pod, runs
 
 pytestmark = [pytest.mark.cluster, pytest.mark.xdist_group("cluster")]
 

@@ -16,7 +16,7 @@ from support.controlplane.plane import ControlPlane, connected, free_ports
 from support.keeping import Keeping, clean, keeping
 from support.streams import until
 
-from fleetward_operator.cluster.keeper import KeeperSettings
+from fleetward_operator.keeper import KeeperSettings
 
 pytestmark = [pytest.mark.cluster, pytest.mark.xdist_group("cluster")]
 

@@ -15,11 +15,11 @@ from kubernetes.aio.client import ApiClient
 from support.controlplane.plane import ControlPlane
 from support.streams import until
 
-from fleetward_operator.cluster.certificates import AUTHORITY_LIFE, PUBLISHED, read_certificates
 from fleetward_operator.cluster.hubtls import HubCertificate, hub_tls
-from fleetward_operator.cluster.keeper.settings import KeeperSettings
-from fleetward_operator.cluster.keeper.tls import keep_tls
-from fleetward_operator.cluster.objects import NotLeadingError, Objects
+from fleetward_operator.keeper.certificates import AUTHORITY_LIFE, PUBLISHED, read_certificates
+from fleetward_operator.keeper.settings import KeeperSettings
+from fleetward_operator.keeper.tls import keep_tls
+from fleetward_operator.kube.objects import NotLeadingError, Objects
 
 pytestmark = [pytest.mark.cluster, pytest.mark.xdist_group("cluster")]
 

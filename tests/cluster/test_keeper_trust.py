@@ -8,9 +8,9 @@ from kubernetes.aio.client import ApiClient
 from support.controlplane.fixtures import make_namespace
 from support.controlplane.plane import ControlPlane, connected
 
-from fleetward_operator.cluster.keeper.problems import Problems
-from fleetward_operator.cluster.keeper.trust import keep_trust
-from fleetward_operator.cluster.objects import NotLeadingError, Objects
+from fleetward_operator.keeper.problems import Problems
+from fleetward_operator.keeper.trust import keep_trust
+from fleetward_operator.kube.objects import NotLeadingError, Objects
 
 pytestmark = [pytest.mark.cluster, pytest.mark.xdist_group("cluster")]
 

@@ -12,8 +12,8 @@ from support.controlplane.plane import ControlPlane, connected
 from support.streams import until
 
 from fleetward.resources.names import STOPPED_GATE
-from fleetward_operator.cluster.events import EventPoster
 from fleetward_operator.killsurface.surface import KillSurface
+from fleetward_operator.kube.events import EventPoster
 
 pytestmark = [pytest.mark.cluster, pytest.mark.xdist_group("cluster")]
 

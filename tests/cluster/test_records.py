@@ -26,7 +26,7 @@ from support.make import record
 from support.replica import Replica, replica
 
 from fleetward.resources.names import AUDIENCE
-from fleetward_operator.cluster.access import READ_RECORDS, AccessRefused, ClusterAccess, User
+from fleetward_operator.records.access import READ_RECORDS, AccessRefused, ClusterAccess, User
 
 pytestmark = [pytest.mark.cluster, pytest.mark.xdist_group("cluster")]
 
@@ -458,8 +458,8 @@ async def test_following_ends_when_a_replica_comes(
 async def test_following_ends_when_the_right_is_gone(
     plane: ControlPlane, one: Replica, system: str, follow: StartFollow, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("fleetward_operator.cluster.records.CHECK_SECONDS", 0.1)
-    monkeypatch.setattr("fleetward_operator.cluster.access.REMEMBERED_SECONDS", 0.1)
+    monkeypatch.setattr("fleetward_operator.records.routes.CHECK_SECONDS", 0.1)
+    monkeypatch.setattr("fleetward_operator.records.access.REMEMBERED_SECONDS", 0.1)
     following = await follow(one)
     plane.kubectl("delete", "clusterrolebinding", f"auditor-{system}")
     await following.until(lambda: following.ended)

@@ -17,7 +17,7 @@ from support.streams import until
 
 from fleetward.audit.forward import SinkStatus
 from fleetward.resources import API_VERSION, KINDS
-from fleetward_operator.cluster.events import EventPoster
+from fleetward_operator.kube.events import EventPoster
 from fleetward_operator.status.writer import StatusWriter
 
 pytestmark = [pytest.mark.cluster, pytest.mark.xdist_group("cluster")]

@@ -14,8 +14,8 @@ from support.controlplane.plane import ControlPlane
 from support.controlplane.proxy import HttpProxy, TcpProxy
 from support.streams import until
 
-from fleetward_operator.cluster.api import Access
-from fleetward_operator.cluster.view import ClusterView
+from fleetward_operator.kube.access import Access
+from fleetward_operator.view.clusterview import ClusterView
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.xdist_group("cluster")]
 

@@ -12,7 +12,7 @@ from cryptography.x509 import verification
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from fleetward_operator.cluster.certificates import (
+from fleetward_operator.keeper.certificates import (
     AUTHORITY_LIFE,
     LEAF_LIFE,
     MAX_RETIRED,

@@ -9,7 +9,7 @@ from support.make import record
 
 from fleetward.audit.remote import GapReport
 from fleetward.audit.store import Store
-from fleetward_operator.cluster.gapmerge import merge_gaps
+from fleetward_operator.records.gapmerge import merge_gaps
 
 NUMBERS = st.sets(st.integers(1, 12))
 

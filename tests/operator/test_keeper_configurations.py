@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
-from fleetward_operator.cluster.keeper import KeeperSettings, webhooks
-from fleetward_operator.cluster.keeper.proof import Proof
-from fleetward_operator.cluster.keeper.settings import repository
+from fleetward_operator.keeper import KeeperSettings, webhooks
+from fleetward_operator.keeper.proof import Proof
+from fleetward_operator.keeper.settings import repository
 
 SETTINGS = KeeperSettings("example/webhook:1")
 HOOKS = [

@@ -9,7 +9,7 @@ import pytest
 from aiohttp import web
 from support.streams import until
 
-from fleetward_operator.cluster.liveness import Liveness, Observer
+from fleetward_operator.view.liveness import Liveness, Observer
 
 
 class ApiServer:

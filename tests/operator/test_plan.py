@@ -7,9 +7,9 @@ from support.make import API
 from fleetward.registry.registry import Registry
 from fleetward.resources import Agent, AgentFleet
 from fleetward.resources.names import STOPPED_GATE
-from fleetward_operator.cluster.pods import Pod, agents_of
-from fleetward_operator.cluster.workloads import Workloads
 from fleetward_operator.killsurface.plan import plan
+from fleetward_operator.view.pods import Pod, agents_of
+from fleetward_operator.view.workloads import Workloads
 
 MODES = st.sampled_from(["Running", "Paused", "Stopped", "Quarantined"])
 NAMESPACES = ["one", "two", "off"]

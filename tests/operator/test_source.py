@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from fleetward.registry.registry import Registry
 from fleetward.resources.base import SET_BY_ANNOTATION
-from fleetward_operator.cluster.source import Source
+from fleetward_operator.view.source import Source
 
 Body = dict[str, Any]
 

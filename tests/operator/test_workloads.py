@@ -8,8 +8,8 @@ from support.make import API
 
 from fleetward.registry.registry import Registry, Remove, Upsert
 from fleetward.resources import Agent
-from fleetward_operator.cluster.pods import Pod, agents_of
-from fleetward_operator.cluster.workloads import Workloads, excluded, left_alone
+from fleetward_operator.view.pods import Pod, agents_of
+from fleetward_operator.view.workloads import Workloads, excluded, left_alone
 
 NAMES = st.sampled_from("abcd")
 NAMESPACES = st.sampled_from(["one", "two"])

@@ -23,8 +23,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from support.controlplane.plane import ControlPlane
 
-from fleetward_operator.cluster.keeper import governedpods, webhooks
-from fleetward_operator.cluster.keeper.settings import KeeperSettings
+from fleetward_operator.keeper import governedpods, webhooks
+from fleetward_operator.keeper.settings import KeeperSettings
 
 GROUP = "fleetward.dev"
 IMAGE = "example.com/fleetward-webhook:test"

@@ -4,17 +4,17 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from kubernetes.aio.client import ApiClient, ApiException
+from kubernetes.aio.client import ApiClient
 
 from fleetward.audit.forward import SinkStatus
 from fleetward.registry.registry import Registry
 from fleetward.resources import API_VERSION, KINDS
 from fleetward.resources.names import CONTAINER, INJECTED_LABEL, STOPPED_GATE
-from fleetward_operator.cluster.api import get_raw
-from fleetward_operator.cluster.observed import Observed
-from fleetward_operator.cluster.pods import Pods
-from fleetward_operator.cluster.source import Source
 from fleetward_operator.hub.hub import LinkStatus
+from fleetward_operator.kube.rest import RequestError, request
+from fleetward_operator.view.observed import Observed
+from fleetward_operator.view.pods import Pods
+from fleetward_operator.view.source import Source
 
 Body = dict[str, Any]
 
@@ -161,8 +161,8 @@ async def _get(api: ApiClient, path: str) -> Any:
     """Read a list; a kind that was installed just now may not be ready to be listed."""
     for _ in range(20):
         try:
-            return await get_raw(api, path)
-        except ApiException as error:
+            return await request(api, "GET", path, f"list {path}")
+        except RequestError as error:
             if error.status != 429:
                 raise
         await asyncio.sleep(0.5)

@@ -9,7 +9,7 @@ from kubernetes.aio.client import ApiClient
 from support.controlplane.plane import ControlPlane
 
 from fleetward_operator.cluster.election import Election
-from fleetward_operator.cluster.keeper import Keeper, KeeperSettings
+from fleetward_operator.keeper import Keeper, KeeperSettings
 
 CLUSTER_OBJECTS = (
     "mutatingwebhookconfiguration/fleetward",

@@ -12,12 +12,12 @@ from kubernetes.aio.client import ApiClient
 from support.certificates import Authority
 
 from fleetward.audit.store import Store
-from fleetward_operator.cluster.access import Access, ClusterAccess
-from fleetward_operator.cluster.records import routes
-from fleetward_operator.cluster.recordsources import Others
 from fleetward_operator.hub.binding import WorkloadBinding
 from fleetward_operator.hub.hub import Hub
 from fleetward_operator.hub.server import HubServer
+from fleetward_operator.records.access import Access, ClusterAccess
+from fleetward_operator.records.routes import routes
+from fleetward_operator.records.sources import Others
 
 
 class Replica:

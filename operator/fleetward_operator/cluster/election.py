@@ -20,8 +20,8 @@ from collections.abc import Callable
 from kubernetes.aio.client import ApiClient
 
 from fleetward.resources.names import OPERATOR
-from fleetward_operator.cluster.objects import LEASE, Body, Objects
-from fleetward_operator.cluster.rest import RequestError
+from fleetward_operator.kube.objects import LEASE, Body, Objects
+from fleetward_operator.kube.rest import RequestError
 
 MAX_DURATION = 300
 """Seconds. A record that asks for longer is taken for damaged, or a dead leader could hold the Lease for ever."""

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from fleetward.audit.store import Store, StoreError
-from fleetward_operator.cluster.observed import Observed
-from fleetward_operator.cluster.pods import Pods
 from fleetward_operator.hub.hub import Hub, Status
+from fleetward_operator.view.observed import Observed
+from fleetward_operator.view.pods import Pods
 
 COUNT_SECONDS = 5.0
 """How often the store is asked for what was added; never on the event loop."""

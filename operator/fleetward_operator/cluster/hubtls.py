@@ -10,9 +10,9 @@ from pathlib import Path
 from kubernetes.aio.client import ApiClient
 
 from fleetward.resources.names import CA_FILE, HUB_TLS_SECRET
-from fleetward_operator.cluster.keeper.tls import CERTIFICATE, KEY, decode
-from fleetward_operator.cluster.objects import SECRET, Objects
-from fleetward_operator.cluster.rest import RequestError
+from fleetward_operator.keeper.tls import CERTIFICATE, KEY, decode
+from fleetward_operator.kube.objects import SECRET, Objects
+from fleetward_operator.kube.rest import RequestError
 
 _log = logging.getLogger(__name__)
 

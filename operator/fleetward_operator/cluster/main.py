@@ -10,9 +10,9 @@ import sys
 import time
 from collections.abc import Sequence
 
-from fleetward_operator.cluster.api import AccessError
 from fleetward_operator.cluster.operator import Operator, StartError
 from fleetward_operator.cluster.settings import Settings, read_settings
+from fleetward_operator.kube.access import AccessError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

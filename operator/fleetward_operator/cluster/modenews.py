@@ -4,8 +4,8 @@ from collections.abc import Callable
 
 from fleetward.registry.registry import Registry
 from fleetward.registry.slice import Mode
-from fleetward_operator.cluster.events import EventPoster, EventType, about
 from fleetward_operator.hub.inforce import ModeInForce
+from fleetward_operator.kube.events import EventPoster, EventType, about
 
 
 class ModeNews:

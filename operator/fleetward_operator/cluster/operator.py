@@ -12,28 +12,28 @@ from typing import Any, Protocol
 from fleetward.audit.forward import Forwarder, SinkStatus
 from fleetward.audit.store import Store, StoreError
 from fleetward.registry.registry import Registry
-from fleetward_operator.cluster.access import ClusterAccess
-from fleetward_operator.cluster.binding import PodBinding
 from fleetward_operator.cluster.election import Election
-from fleetward_operator.cluster.events import EventPoster
 from fleetward_operator.cluster.figures import OperatorFigures, RecordCounts
 from fleetward_operator.cluster.health import HealthServer
 from fleetward_operator.cluster.hubtls import HubCertificate
-from fleetward_operator.cluster.keeper import Keeper, KeeperSettings
 from fleetward_operator.cluster.metrics import Metrics
 from fleetward_operator.cluster.modenews import ModeNews
-from fleetward_operator.cluster.observed import Observed
 from fleetward_operator.cluster.peers import Peers
-from fleetward_operator.cluster.pods import Pods
+from fleetward_operator.cluster.podbinding import PodBinding
 from fleetward_operator.cluster.reconcile import Reconciler, recorded_modes
-from fleetward_operator.cluster.records import routes
 from fleetward_operator.cluster.settings import Settings
-from fleetward_operator.cluster.view import ClusterView
 from fleetward_operator.hub.hub import Hub, LinkStatus
 from fleetward_operator.hub.server import HubServer
+from fleetward_operator.keeper import Keeper, KeeperSettings
 from fleetward_operator.killsurface.surface import KillSurface
+from fleetward_operator.kube.events import EventPoster
+from fleetward_operator.records.access import ClusterAccess
+from fleetward_operator.records.routes import routes
 from fleetward_operator.status.decisions import LastDecisions
 from fleetward_operator.status.writer import StatusWriter
+from fleetward_operator.view.clusterview import ClusterView
+from fleetward_operator.view.observed import Observed
+from fleetward_operator.view.pods import Pods
 
 MAX_LINKS = 5000
 """Decision webhooks that one replica takes."""

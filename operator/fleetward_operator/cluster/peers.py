@@ -11,12 +11,12 @@ from pathlib import Path
 
 import aiohttp
 import msgspec
-from kubernetes.aio.client import ApiClient, ApiException
+from kubernetes.aio.client import ApiClient
 
 from fleetward.resources.names import HUB_PORT, HUB_SERVICE
-from fleetward_operator.cluster.api import get_raw, reason
-from fleetward_operator.cluster.recordsources import Others
 from fleetward_operator.hub.hub import LinkStatus, Status
+from fleetward_operator.kube.rest import RequestError, request
+from fleetward_operator.records.sources import Others
 
 ASK_SECONDS = 1.0
 """How often peers are asked, and how long each may take to answer."""
@@ -90,9 +90,10 @@ class Peers:
     async def _find(self) -> None:
         path = f"/apis/discovery.k8s.io/v1/namespaces/{self._namespace}/endpointslices"
         try:
-            found = await get_raw(self._client, path, {"labelSelector": f"kubernetes.io/service-name={HUB_SERVICE}"})
-        except (ApiException, aiohttp.ClientError, OSError, TimeoutError) as error:
-            self._trouble(HUB_SERVICE, f"cannot list the endpoints of {HUB_SERVICE}: {reason(error)}")
+            query = {"labelSelector": f"kubernetes.io/service-name={HUB_SERVICE}"}
+            found = await request(self._client, "GET", path, f"list the endpoints of {HUB_SERVICE}", query=query)
+        except RequestError as error:
+            self._trouble(HUB_SERVICE, str(error))
             return
         self.problems.pop(HUB_SERVICE, None)
         addresses = {
@@ -110,7 +111,8 @@ class Peers:
             links = await self._links_of(session, url)
         except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
             self._links.pop(url, None)
-            self._trouble(url, f"the replica {url} does not say what is connected to it: {reason(error)}")
+            why = str(error) or ("no answer in time" if isinstance(error, TimeoutError) else type(error).__name__)
+            self._trouble(url, f"the replica {url} does not say what is connected to it: {why}")
             return
         self.problems.pop(url, None)
         if links != self._links.get(url):

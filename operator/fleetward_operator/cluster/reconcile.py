@@ -9,16 +9,16 @@ from fleetward.audit.forward import Forwarder
 from fleetward.registry.registry import Registry
 from fleetward.registry.slice import MODES, OperatingMode
 from fleetward.resources.auditsink import AuditSink
-from fleetward_operator.cluster.keeper import Keeper
 from fleetward_operator.cluster.metrics import Metrics
 from fleetward_operator.cluster.modenews import ModeNews
-from fleetward_operator.cluster.observed import Observed
-from fleetward_operator.cluster.source import PODS, Source
-from fleetward_operator.cluster.workloads import Workloads
 from fleetward_operator.hub.hub import Hub
 from fleetward_operator.hub.inforce import ModeInForce
+from fleetward_operator.keeper import Keeper
 from fleetward_operator.killsurface.surface import KillSurface
 from fleetward_operator.status.writer import StatusWriter
+from fleetward_operator.view.observed import Observed
+from fleetward_operator.view.source import PODS, Source
+from fleetward_operator.view.workloads import Workloads
 
 
 class Parts(Protocol):

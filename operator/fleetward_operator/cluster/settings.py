@@ -9,9 +9,9 @@ from pathlib import Path
 
 from fleetward import __version__
 from fleetward.resources.names import HUB_PORT, SYSTEM_NAMESPACE
-from fleetward_operator.cluster.api import Access
-from fleetward_operator.cluster.relist import RELIST_SECONDS
 from fleetward_operator.hub.hub import DEFAULT_TTL
+from fleetward_operator.kube.access import Access
+from fleetward_operator.view.relist import RELIST_SECONDS
 
 VIEW_BOUND_SECONDS = 10.0
 """How old the view of the cluster may be before no authority is given any more."""

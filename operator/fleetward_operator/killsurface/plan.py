@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from fleetward.registry.registry import Registry
-from fleetward_operator.cluster.pods import Pod
-from fleetward_operator.cluster.workloads import Workloads, excluded
+from fleetward_operator.view.pods import Pod
+from fleetward_operator.view.workloads import Workloads, excluded
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,11 +15,11 @@ from dataclasses import dataclass
 from kubernetes.aio.client import ApiClient
 
 from fleetward.resources.names import OPERATOR, STOPPED_GATE, SYSTEM_NAMESPACE
-from fleetward_operator.cluster.events import EventPoster, about
-from fleetward_operator.cluster.rest import JSON_PATCH, NO_ANSWER, RequestError, request
-from fleetward_operator.cluster.workloads import Workloads, left_alone
 from fleetward_operator.killsurface.plan import Action, plan
+from fleetward_operator.kube.events import EventPoster, about
+from fleetward_operator.kube.rest import JSON_PATCH, NO_ANSWER, RequestError, request
 from fleetward_operator.status.view import ClusterView
+from fleetward_operator.view.workloads import Workloads, left_alone
 
 AT_ONCE = 8
 """Actions under way at most."""

@@ -6,10 +6,10 @@ from datetime import datetime
 from typing import Any
 
 from fleetward.registry import slice as sl
-from fleetward_operator.cluster.observed import Observed
-from fleetward_operator.cluster.pods import Pod
 from fleetward_operator.status import conditions as say
 from fleetward_operator.status.conditions import Json, Verdict, count, names
+from fleetward_operator.view.observed import Observed
+from fleetward_operator.view.pods import Pod
 
 MOST_FLEETS = 256
 

@@ -7,12 +7,12 @@ from typing import Any
 
 from fleetward.registry.slice import OperatingMode
 from fleetward.resources import ActionCatalog, AgentFleet, AuditSink
-from fleetward_operator.cluster.observed import Observed
 from fleetward_operator.status.agent import agent_status, verdict
 from fleetward_operator.status.conditions import Json
 from fleetward_operator.status.others import catalog_status, fleet_status, policy_status, sink_status
 from fleetward_operator.status.tracker import Dirty, Tracker
 from fleetward_operator.status.view import StatusView
+from fleetward_operator.view.observed import Observed
 
 SWEEP_SECONDS = 5.0
 """How often sinks, last decisions and modes on record are looked at: they change without anything being told."""

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import Any, Literal
 
 from fleetward.registry.slice import Mode
-from fleetward_operator.cluster.observed import Observed
+from fleetward_operator.view.observed import Observed
 
 LONGEST = 1024
 """Characters of a text in a status; a longer one would be refused."""

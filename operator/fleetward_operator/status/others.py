@@ -9,9 +9,9 @@ from fleetward.audit.forward import SinkStatus
 from fleetward.registry import slice as sl
 from fleetward.registry.convert import mode_of
 from fleetward.resources import ActionCatalog, AgentFleet, AuditSink
-from fleetward_operator.cluster.observed import Observed
 from fleetward_operator.status import conditions as say
 from fleetward_operator.status.conditions import Json, Verdict, count, names
+from fleetward_operator.view.observed import Observed
 
 
 def fleet_status(

@@ -11,11 +11,11 @@ from dataclasses import dataclass, field
 
 from fleetward.registry import slice as sl
 from fleetward.registry.registry import Registry
-from fleetward_operator.cluster.observed import Observed
-from fleetward_operator.cluster.pods import Pod
-from fleetward_operator.cluster.workloads import Workloads, excluded
 from fleetward_operator.status.agent import AgentFacts, PodNow
 from fleetward_operator.status.view import Link, StatusView
+from fleetward_operator.view.observed import Observed
+from fleetward_operator.view.pods import Pod
+from fleetward_operator.view.workloads import Workloads, excluded
 
 PATIENCE_SECONDS = 10.0
 """How long a decision webhook may take to confirm a change that is not about the agent itself before the agent counts

@@ -5,8 +5,8 @@ from typing import Any, Protocol
 
 from fleetward.audit.forward import SinkStatus
 from fleetward.registry.registry import Registry
-from fleetward_operator.cluster.observed import Observed
-from fleetward_operator.cluster.pods import Pods
+from fleetward_operator.view.observed import Observed
+from fleetward_operator.view.pods import Pods
 
 
 class Link(Protocol):

@@ -18,15 +18,15 @@ from kubernetes.aio.client import ApiClient
 from fleetward.resources import KINDS
 from fleetward.resources.base import API_VERSION
 from fleetward.resources.names import OPERATOR, SYSTEM_NAMESPACE
-from fleetward_operator.cluster.events import EventPoster, about
-from fleetward_operator.cluster.observed import Observed
-from fleetward_operator.cluster.rest import JSON_PATCH, NO_ANSWER, RequestError, request
-from fleetward_operator.cluster.workloads import left_alone
+from fleetward_operator.kube.events import EventPoster, about
+from fleetward_operator.kube.rest import JSON_PATCH, NO_ANSWER, RequestError, request
 from fleetward_operator.status.compute import Computer, RecordedMode
 from fleetward_operator.status.conditions import Json, condition, gist, meaning
 from fleetward_operator.status.queue import Waiting
 from fleetward_operator.status.tracker import Key
 from fleetward_operator.status.view import StatusView
+from fleetward_operator.view.observed import Observed
+from fleetward_operator.view.workloads import left_alone
 
 INTERVAL_SECONDS = 1.0
 """How often everything is looked at, at most, when there is a reason to."""

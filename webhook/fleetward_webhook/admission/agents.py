@@ -117,7 +117,7 @@ def hook(wanted: type, found: Any) -> Any:
 def running(agents: Iterable[Agent], pod: Pod) -> list[Agent]:
     """Give the agents that the pod runs, by name. All of them are of the pod's namespace.
 
-    The operator's rule (`fleetward_operator.cluster.pods.runs`): labels and service account must fit.
+    The operator's rule (`fleetward_operator.view.pods.runs`): labels and service account must fit.
     """
     labels, account = pod.metadata.labels or {}, pod.spec.service_account_name or "default"
     found = [

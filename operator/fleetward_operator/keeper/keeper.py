@@ -11,14 +11,14 @@ from kubernetes.aio.client import ApiClient
 
 from fleetward.resources.names import GOVERNED_PODS_POLICY, OPERATOR, WEBHOOK_CONFIGURATION
 from fleetward_operator.cluster.election import Election
-from fleetward_operator.cluster.keeper import governedpods, webhooks
-from fleetward_operator.cluster.keeper.ensure import Ensure, owner_reference
-from fleetward_operator.cluster.keeper.problems import Problems
-from fleetward_operator.cluster.keeper.proof import Proof, tell, try_validation
-from fleetward_operator.cluster.keeper.settings import KeeperSettings
-from fleetward_operator.cluster.keeper.tls import keep_tls
-from fleetward_operator.cluster.keeper.trust import keep_trust
-from fleetward_operator.cluster.objects import (
+from fleetward_operator.keeper import governedpods, webhooks
+from fleetward_operator.keeper.ensure import Ensure, owner_reference
+from fleetward_operator.keeper.problems import Problems
+from fleetward_operator.keeper.proof import Proof, tell, try_validation
+from fleetward_operator.keeper.settings import KeeperSettings
+from fleetward_operator.keeper.tls import keep_tls
+from fleetward_operator.keeper.trust import keep_trust
+from fleetward_operator.kube.objects import (
     BINDING,
     CLUSTER_ROLE,
     CRD,

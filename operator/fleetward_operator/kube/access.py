@@ -2,18 +2,13 @@
 
 import contextlib
 import ssl
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import aiohttp
-import msgspec
 from kubernetes.aio import config
-from kubernetes.aio.client import ApiClient, ApiException, Configuration
-
-REQUEST_SECONDS = 10.0
-"""How long one request to the API server may take; watches have limits of their own."""
+from kubernetes.aio.client import ApiClient, Configuration
 
 
 class AccessError(Exception):
@@ -78,32 +73,3 @@ def _ssl(configuration: Configuration) -> ssl.SSLContext | bool:
     if not configuration.verify_ssl:
         context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     return context
-
-
-async def get_raw(client: ApiClient, path: str, query: Mapping[str, str | int] | None = None) -> Any:
-    """GET a path as JSON, without the client's models. Raises ApiException, aiohttp.ClientError, TimeoutError."""
-    prepared = await client.param_serialize(
-        "GET",
-        path,
-        query_params=list((query or {}).items()),
-        header_params={"Accept": "application/json"},
-        auth_settings=["BearerToken"],
-    )
-    response = await client.call_api(*prepared, _request_timeout=REQUEST_SECONDS)
-    data = await response.read()
-    if not 200 <= response.status <= 299:
-        raise ApiException(http_resp=response)
-    return msgspec.json.decode(data)
-
-
-def reason(error: BaseException) -> str:
-    """Say in one line what went wrong with a request."""
-    if isinstance(error, ApiException):
-        try:
-            message = msgspec.json.decode(error.body or b"{}").get("message")
-        except (msgspec.DecodeError, AttributeError):
-            message = None
-        return f"{error.status} {message or error.reason}"
-    if isinstance(error, TimeoutError):
-        return "no answer in time"
-    return str(error) or type(error).__name__

@@ -7,11 +7,11 @@ from typing import Any, Self
 
 from kubernetes.aio.client import ApiClient
 
-from fleetward_operator.cluster.api import Access
-from fleetward_operator.cluster.liveness import Liveness
-from fleetward_operator.cluster.relist import RELIST_SECONDS, Relister
-from fleetward_operator.cluster.source import Source
-from fleetward_operator.cluster.watching import FOLLOWED, Watching
+from fleetward_operator.kube.access import Access
+from fleetward_operator.view.liveness import Liveness
+from fleetward_operator.view.relist import RELIST_SECONDS, Relister
+from fleetward_operator.view.source import Source
+from fleetward_operator.view.watching import FOLLOWED, Watching
 
 
 class ClusterView:

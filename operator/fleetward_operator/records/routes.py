@@ -19,10 +19,11 @@ from fleetward.audit import remote
 from fleetward.audit.remote import Asked, End, Following, GapReport, Notice, RecordLine
 from fleetward.audit.store import Gap, Store
 from fleetward.registry.slice import Wire
-from fleetward_operator.cluster.access import READ_RECORDS, READ_STATUS, Access, AccessRefused, Right, User
-from fleetward_operator.cluster.gapmerge import merge_gaps
-from fleetward_operator.cluster.gathering import Sources, everything, followed, limited
-from fleetward_operator.cluster.recordsources import (
+from fleetward_operator.hub.hub import Status
+from fleetward_operator.records.access import READ_RECORDS, READ_STATUS, Access, AccessRefused, Right, User
+from fleetward_operator.records.gapmerge import merge_gaps
+from fleetward_operator.records.gathering import Sources, everything, followed, limited
+from fleetward_operator.records.sources import (
     Item,
     Others,
     OtherStore,
@@ -31,7 +32,6 @@ from fleetward_operator.cluster.recordsources import (
     SourceError,
     notice,
 )
-from fleetward_operator.hub.hub import Status
 
 CHECK_SECONDS = 60.0
 """How often somebody who follows is asked about again: so long a right that was taken away may still read."""

@@ -7,11 +7,11 @@ import logging
 from collections.abc import Sequence
 
 from fleetward.resources.names import ADMISSION_TLS_SECRET, CA_FILE, CA_SECRET, HUB_TLS_SECRET
-from fleetward_operator.cluster.certificates import Authority, CertificateError, Pair, due, issue
-from fleetward_operator.cluster.keeper.ensure import TRIES
-from fleetward_operator.cluster.keeper.settings import MANAGED, KeeperSettings
-from fleetward_operator.cluster.objects import SECRET, Body, Objects
-from fleetward_operator.cluster.rest import RequestError
+from fleetward_operator.keeper.certificates import Authority, CertificateError, Pair, due, issue
+from fleetward_operator.keeper.ensure import TRIES
+from fleetward_operator.keeper.settings import MANAGED, KeeperSettings
+from fleetward_operator.kube.objects import SECRET, Body, Objects
+from fleetward_operator.kube.rest import RequestError
 
 CERTIFICATE, KEY = "tls.crt", "tls.key"
 NEXT_CERTIFICATE, NEXT_KEY = "next.crt", "next.key"

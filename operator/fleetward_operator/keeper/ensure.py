@@ -3,9 +3,9 @@
 import logging
 from typing import Any
 
-from fleetward_operator.cluster.keeper.settings import MANAGED
-from fleetward_operator.cluster.objects import Body, Kind, Objects
-from fleetward_operator.cluster.rest import RequestError
+from fleetward_operator.keeper.settings import MANAGED
+from fleetward_operator.kube.objects import Body, Kind, Objects
+from fleetward_operator.kube.rest import RequestError
 
 TRIES = 3
 """How often a write is tried that others were faster than; the next round tries again."""

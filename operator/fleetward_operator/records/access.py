@@ -16,7 +16,7 @@ from kubernetes.aio.client import ApiClient
 from fleetward.registry.slice import Wire
 from fleetward.resources.base import GROUP
 from fleetward.resources.names import AUDIENCE
-from fleetward_operator.cluster.rest import RequestError, request
+from fleetward_operator.kube.rest import RequestError, request
 
 REMEMBERED_SECONDS = 10.0
 """How long an answer of the API server counts: so long a right that was taken away may still read. A revoked token may

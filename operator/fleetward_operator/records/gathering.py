@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from typing import TypeAlias
 
 from fleetward.audit.remote import Asked, End, Following, Line, Notice, RecordLine
-from fleetward_operator.cluster.recordsources import (
+from fleetward_operator.records.sources import (
     HEARTBEAT_SECONDS,
     PEER_SECONDS,
     Item,

@@ -6,7 +6,7 @@ from fleetward.registry.registry import Registry
 from fleetward.registry.selector import selects
 from fleetward.resources import Agent
 from fleetward.resources.names import INJECTION_LABEL, SYSTEM_NAMESPACE
-from fleetward_operator.cluster.pods import Pod
+from fleetward_operator.view.pods import Pod
 
 _Bucket = tuple[str, str, str, str]
 """Namespace, service account, and a label that a pod must have; an empty label where the selector names none."""

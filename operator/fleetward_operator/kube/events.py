@@ -16,9 +16,9 @@ from uuid import uuid4
 from kubernetes.aio.client import ApiClient
 
 from fleetward.resources.base import API_VERSION, GROUP, Resource
-from fleetward_operator.cluster.observed import Observed
-from fleetward_operator.cluster.pods import Pod
-from fleetward_operator.cluster.rest import JSON_PATCH, RequestError, request
+from fleetward_operator.kube.rest import JSON_PATCH, RequestError, request
+from fleetward_operator.view.observed import Observed
+from fleetward_operator.view.pods import Pod
 
 SAME_SECONDS = 300.0
 """An Event that repeats within this time is the same one: it becomes a series."""

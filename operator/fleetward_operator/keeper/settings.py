@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from fleetward.resources.names import ADMISSION, HUB_SERVICE, INJECTION_LABEL, OPERATOR, SYSTEM_NAMESPACE
-from fleetward_operator.cluster.objects import Body
+from fleetward_operator.kube.objects import Body
 
 MANAGED = {"app.kubernetes.io/managed-by": "fleetward", "app.kubernetes.io/part-of": "fleetward"}
 """The labels of what the keeper makes, and by which it knows its own."""

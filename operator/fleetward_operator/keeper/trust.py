@@ -4,11 +4,11 @@ import logging
 from collections.abc import Collection
 
 from fleetward.resources.names import CA_CONFIG_MAP, CA_FILE
-from fleetward_operator.cluster.keeper.ensure import own
-from fleetward_operator.cluster.keeper.problems import Problems
-from fleetward_operator.cluster.keeper.settings import MANAGED
-from fleetward_operator.cluster.objects import CONFIG_MAP, Body, Objects
-from fleetward_operator.cluster.rest import RequestError
+from fleetward_operator.keeper.ensure import own
+from fleetward_operator.keeper.problems import Problems
+from fleetward_operator.keeper.settings import MANAGED
+from fleetward_operator.kube.objects import CONFIG_MAP, Body, Objects
+from fleetward_operator.kube.rest import RequestError
 
 _log = logging.getLogger(__name__)
 

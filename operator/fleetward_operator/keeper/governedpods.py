@@ -8,9 +8,9 @@ decision webhook in the agent's status.
 
 from fleetward.resources.base import API_VERSION, GROUP
 from fleetward.resources.names import CONTAINER, GOVERNED_PODS_POLICY, INJECTED_LABEL
-from fleetward_operator.cluster.keeper.settings import KeeperSettings
-from fleetward_operator.cluster.keeper.webhooks import quote
-from fleetward_operator.cluster.objects import Body
+from fleetward_operator.keeper.settings import KeeperSettings
+from fleetward_operator.keeper.webhooks import quote
+from fleetward_operator.kube.objects import Body
 
 AGENTS_CRD = f"agents.{GROUP}"
 
@@ -33,7 +33,7 @@ has(params.spec.workload)
          : e.operator == 'In' ? (e.key in variables.labels && variables.labels[e.key] in e.values)
          : e.operator == 'NotIn' ? !(e.key in variables.labels && variables.labels[e.key] in e.values)
          : true))"""
-"""Whether an Agent selects the pod; as `fleetward_operator.cluster.pods.runs`. What is unknown counts as selected."""
+"""Whether an Agent selects the pod; as `fleetward_operator.view.pods.runs`. What is unknown counts as selected."""
 
 
 def policy(settings: KeeperSettings) -> Body:

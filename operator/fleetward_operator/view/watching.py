@@ -11,9 +11,9 @@ from typing import Any, Self
 import kopf
 
 from fleetward.resources.base import GROUP, VERSION
-from fleetward_operator.cluster.api import REQUEST_SECONDS, Access, session
-from fleetward_operator.cluster.liveness import Liveness, Observer
-from fleetward_operator.cluster.source import KIND_OF, NAMESPACES, PODS
+from fleetward_operator.kube.access import Access, session
+from fleetward_operator.view.liveness import Liveness, Observer
+from fleetward_operator.view.source import KIND_OF, NAMESPACES, PODS
 
 WATCH_SECONDS = 4
 """How long one watch lasts. The end of each proves the view; see `liveness`."""
@@ -27,6 +27,9 @@ BACKOFF_SECONDS = (0.1, 0.2, 0.5, 1.0, *(2.0,) * 10_000)
 BLIND_SECONDS = 20.0
 """How long a kind may go unseen before kopf is begun anew. It looks up once which kinds there are, and what an API
 server that was just starting did not name then, it would never watch."""
+
+REQUEST_SECONDS = 10.0
+"""How long one request other than a watch may take."""
 
 STOP_SECONDS = 10.0
 

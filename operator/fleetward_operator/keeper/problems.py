@@ -4,7 +4,7 @@ import contextlib
 import logging
 from collections.abc import Iterator
 
-from fleetward_operator.cluster.rest import RequestError
+from fleetward_operator.kube.rest import RequestError
 
 _log = logging.getLogger(__name__)
 

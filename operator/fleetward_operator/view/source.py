@@ -13,9 +13,9 @@ from typing import Any
 from fleetward.registry.registry import NamespaceLabels, Registry, RegistryChange, Remove, Upsert
 from fleetward.resources import KINDS, Agent, AgentFleet, Resource
 from fleetward.resources.base import SET_BY_ANNOTATION
-from fleetward_operator.cluster import reading
-from fleetward_operator.cluster.observed import Observed
-from fleetward_operator.cluster.pods import Pods, read_pod
+from fleetward_operator.view import reading
+from fleetward_operator.view.observed import Observed
+from fleetward_operator.view.pods import Pods, read_pod
 
 KIND_OF = {model.PLURAL: kind for kind, model in KINDS.items()}
 """Kinds by the plural that stands in the API server's paths."""

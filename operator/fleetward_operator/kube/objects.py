@@ -7,7 +7,7 @@ from typing import Any
 from kubernetes.aio.client import ApiClient
 
 from fleetward.resources.names import OPERATOR
-from fleetward_operator.cluster.rest import JSON, REQUEST_SECONDS, RequestError, request
+from fleetward_operator.kube.rest import JSON, REQUEST_SECONDS, RequestError, request
 
 Body = dict[str, Any]
 

@@ -13,8 +13,8 @@ from typing import Any, Literal
 
 from fleetward.resources.base import GROUP, VERSION
 from fleetward.resources.names import ADMISSION
-from fleetward_operator.cluster.keeper.settings import KeeperSettings
-from fleetward_operator.cluster.objects import Body
+from fleetward_operator.keeper.settings import KeeperSettings
+from fleetward_operator.kube.objects import Body
 
 PODS_PATH = "/mutate/pods"
 MODES_PATH = "/mutate/modes"

@@ -15,10 +15,10 @@ from kubernetes.aio.client import ApiClient
 
 from fleetward.registry.registry import Registry
 from fleetward.resources.names import AUDIENCE, SYSTEM_NAMESPACE
-from fleetward_operator.cluster.events import EventPoster, about
-from fleetward_operator.cluster.pods import Pod, Pods, read_pod
-from fleetward_operator.cluster.rest import RequestError, request
-from fleetward_operator.cluster.workloads import Workloads, excluded, left_alone
+from fleetward_operator.kube.events import EventPoster, about
+from fleetward_operator.kube.rest import RequestError, request
+from fleetward_operator.view.pods import Pod, Pods, read_pod
+from fleetward_operator.view.workloads import Workloads, excluded, left_alone
 
 AT_ONCE = 16
 """How many sidecars are authenticated at a time; after a restart all of them come at once."""

@@ -6,9 +6,9 @@ import secrets
 
 from fleetward.resources.base import API_VERSION, GROUP, VERSION
 from fleetward.resources.names import OPERATOR, WEBHOOK_CONFIGURATION
-from fleetward_operator.cluster.keeper.webhooks import RESOURCES_WEBHOOK, FailurePolicy
-from fleetward_operator.cluster.objects import EVENT, VALIDATING, Body, Kind, Objects
-from fleetward_operator.cluster.rest import RequestError
+from fleetward_operator.keeper.webhooks import RESOURCES_WEBHOOK, FailurePolicy
+from fleetward_operator.kube.objects import EVENT, VALIDATING, Body, Kind, Objects
+from fleetward_operator.kube.rest import RequestError
 
 POLICIES = Kind("ClusterAgentPolicy", f"/apis/{GROUP}/{VERSION}", "clusteragentpolicies")
 

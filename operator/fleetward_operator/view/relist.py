@@ -9,18 +9,20 @@ import time
 from collections.abc import Iterable
 from typing import Any
 
-import aiohttp
-from kubernetes.aio.client import ApiClient, ApiException
+from kubernetes.aio.client import ApiClient
 
 from fleetward.resources.base import GROUP, VERSION
-from fleetward_operator.cluster.api import get_raw, reason
-from fleetward_operator.cluster.liveness import Liveness
-from fleetward_operator.cluster.source import KIND_OF, Source
+from fleetward_operator.kube.rest import RequestError, request
+from fleetward_operator.view.liveness import Liveness
+from fleetward_operator.view.source import KIND_OF, Source
 
 RELIST_SECONDS = 300.0
 """How often everything is listed, whether or not there is a reason to."""
 
 PAGE = 500
+LIST_SECONDS = 10.0
+"""How long one page may take."""
+
 RETRY_SECONDS = 1.0
 _GONE = 410
 
@@ -87,8 +89,8 @@ class Relister:
         began = time.monotonic()
         try:
             bodies, version = await self._pages(plural)
-        except (ApiException, aiohttp.ClientError, OSError, TimeoutError) as error:
-            problem = f"cannot list {plural}: {reason(error)}"
+        except RequestError as error:
+            problem = str(error)
             if self.problems.get(plural) != problem:
                 _log.warning("%s", problem)
             self.problems[plural] = problem
@@ -103,12 +105,12 @@ class Relister:
 
     async def _pages(self, plural: str) -> tuple[list[dict[str, Any]], int]:
         path = f"/apis/{GROUP}/{VERSION}/{plural}" if plural in KIND_OF else f"/api/v1/{plural}"
-        query: dict[str, str | int] = {"limit": PAGE}
+        query = {"limit": str(PAGE)}
         bodies: list[dict[str, Any]] = []
         while True:
             try:
-                page = await get_raw(self._client, path, query)
-            except ApiException as error:
+                page = await request(self._client, "GET", path, f"list {plural}", query=query, seconds=LIST_SECONDS)
+            except RequestError as error:
                 if error.status != _GONE or "continue" not in query:
                     raise
                 bodies.clear()  # the list grew too old while it was read
