@@ -69,6 +69,18 @@ class Program:
             process.kill()
             return process.wait()
 
+    def kill(self) -> None:
+        """End it as a crash does."""
+        process, self._process = self._process, None
+        if process is not None:
+            process.kill()
+            process.wait()
+
+    def start_if_down(self) -> None:
+        """Start it, unless it runs."""
+        if self._process is None or self._process.poll() is not None:
+            self.start().until_ready()
+
     def get(self, path: str) -> str:
         """Ask its health listener: what it says, also where that is an error; nothing where nobody listens."""
         try:
@@ -173,7 +185,7 @@ class Installed:
 
 
 @contextmanager
-def own_plane() -> Iterator[ControlPlane]:
+def own_plane(*apiserver_options: str) -> Iterator[ControlPlane]:
     """Have a cluster that knows nothing of Fleetward. The test is skipped where there can be none, and fails in CI."""
     try:
         binaries()
@@ -182,7 +194,7 @@ def own_plane() -> Iterator[ControlPlane]:
         if os.environ.get("CI") == "true":
             pytest.fail(f"{WITHOUT}{error}", pytrace=False)
         pytest.skip(f"{WITHOUT}{error}")
-    with ControlPlane() as running:
+    with ControlPlane(apiserver_options=apiserver_options) as running:
         yield running
 
 
