@@ -12,7 +12,7 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from types import TracebackType
@@ -45,7 +45,9 @@ class ControlPlane:
     something else too (a `ProcessNode`), call them by `asyncio.to_thread`.
     """
 
-    def __init__(self, *, controllers: bool = True, scheduler: bool = True) -> None:
+    def __init__(
+        self, *, controllers: bool = True, scheduler: bool = True, apiserver_options: Sequence[str] = ()
+    ) -> None:
         self._with = {"kube-controller-manager": controllers, "kube-scheduler": scheduler}
         self._kubectl = program("kubectl")
         self.directory = Path(tempfile.mkdtemp(prefix="fleetward-plane-"))
@@ -60,7 +62,7 @@ class ControlPlane:
         self.ssl = ssl.create_default_context(cafile=str(self.ca_file))
         arguments = {
             "etcd": flags.etcd(self.directory, ports[1], ports[2]),
-            "kube-apiserver": flags.apiserver(self.directory, ports[0], ports[1]),
+            "kube-apiserver": [*flags.apiserver(self.directory, ports[0], ports[1]), *apiserver_options],
             "kube-controller-manager": flags.controller_manager(self.directory, ports[3]),
             "kube-scheduler": flags.scheduler(self.directory, ports[4]),
         }
