@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-cluster lint format bench crds docs lock clean
+.PHONY: help setup demo demo-cluster test test-unit test-cluster lint format bench bench-cluster crds manifests docs kind-up kind-down lock clean
 
 help: ## Say what each target does
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 16
@@ -26,11 +26,16 @@ $(READY): pyproject.toml requirements/bootstrap.txt requirements/dev.txt
 demo: $(READY) ## Tell the report pipeline's story on this machine
 	@$(BIN)/python examples/report-pipeline/story.py
 
-test: $(READY) ## Run every test that needs no Kubernetes control plane
+demo-cluster: $(READY) ## Tell it on a real Kubernetes control plane; builds that first (minutes, once)
+	@$(BIN)/python examples/report-pipeline/cluster_story.py
+
+test: test-unit test-cluster ## Run every test
+
+test-unit: $(READY) ## Run the tests that need no Kubernetes control plane
 	@$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not cluster"
 
-test-cluster: $(READY) ## Run the tests on a real Kubernetes API server; builds it first (minutes, once)
-	@$(BIN)/python -m pytest -n 2 --dist loadgroup -m cluster
+test-cluster: $(READY) ## Run the tests on a real Kubernetes API server; builds that first (minutes, once)
+	@$(BIN)/python -m pytest -n 0 -m cluster
 
 lint: $(READY) ## Formatting, style, types, layers, generated files
 	@$(BIN)/ruff format --check .
@@ -40,23 +45,36 @@ lint: $(READY) ## Formatting, style, types, layers, generated files
 	@$(BIN)/lint-imports
 	@$(BIN)/python -m fleetward.resources.crd crds --check
 	@$(BIN)/python -m fleetward.resources.reference docs/reference.md --check
+	@$(BIN)/python charts/render.py --check
 
 format: $(READY) ## Format and mend what can be mended
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
 
-bench: $(READY) ## Measure speed and memory; pictures and raw data go to bench/out
+bench: $(READY) ## Measure speed and memory; pictures and raw data go to bench/out build
 	@$(BIN)/python -m bench
+
+bench-cluster: $(READY) ## Measure on a real Kubernetes control plane: scale, kill, admission, one change to many
+	@$(BIN)/python -m bench.cluster
 
 crds: $(READY) ## Write crds/ from the models
 	@$(BIN)/python -m fleetward.resources.crd crds
 
+manifests: $(READY) ## Write deploy/fleetward.yaml from the chart; builds Helm first (a minute, once)
+	@$(BIN)/python charts/render.py --helm "$$(PYTHONPATH=tests $(BIN)/python -c 'from support.controlplane.build import helm; print(helm())')"
+
 docs: $(READY) ## Write docs/reference.md from the models
 	@$(BIN)/python -m fleetward.resources.reference docs/reference.md
+
+kind-up: ## Bring up a kind cluster with Fleetward in it (needs docker, kind and kubectl)
+	@bash charts/kind-up.sh
+
+kind-down: ## Delete the kind cluster
+	@bash charts/kind-up.sh --down
 
 lock: ## Pin everything anew, with hashes
 	@$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-header --upgrade requirements/bootstrap.in -o requirements/bootstrap.txt
 	@$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-header --upgrade --all-extras --group dev pyproject.toml -o requirements/dev.txt
 
 clean: ## Remove what these targets made
-	rm -rf $(VENV) .mypy_cache .ruff_cache .import_linter_cache bench/out
+	rm -rf $(VENV) .mypy_cache .ruff_cache .import_linter_cache bench/out build
