@@ -8,7 +8,7 @@ READY := $(VENV)/.ready
 .PHONY: help setup demo demo-cluster test test-unit test-cluster lint format bench bench-cluster crds manifests docs kind-up kind-down lock clean
 
 help: ## Say what each target does
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 16
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
 
 setup: $(READY) ## Install everything into .venv
 
@@ -26,8 +26,8 @@ $(READY): pyproject.toml requirements/bootstrap.txt requirements/dev.txt
 demo: $(READY) ## Tell the report pipeline's story on this machine
 	@$(BIN)/python examples/report-pipeline/story.py
 
-demo-cluster: $(READY) ## Tell it on a real Kubernetes control plane; builds that first (minutes, once)
-	@$(BIN)/python examples/report-pipeline/cluster_story.py
+demo-cluster: $(READY) ## Tell it on a real Kubernetes control plane, built first (minutes, once); STAY=1 keeps it running
+	@$(BIN)/python examples/report-pipeline/cluster_story.py $(if $(STAY),--stay)
 
 test: test-unit test-cluster ## Run every test
 

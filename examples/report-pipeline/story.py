@@ -16,17 +16,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.text import Text
+from telling import aside, decision_line, heading, screen
 
-from fleetward.cli.output import DECISION_STYLES
 from fleetward.sdk import Client, Refused
 
 HERE = Path(__file__).parent
 FOLDER = Path("build/demo/report-pipeline")
 CUSTOMERS = [{"name": "Ada", "segment": "gold"}, {"name": "Grace", "segment": "gold"}]
-
-screen = Console(highlight=False, soft_wrap=True)
 
 
 class Team:
@@ -47,13 +43,13 @@ class Team:
         except Refused as refused:
             took = time.perf_counter() - start
             rules = refused.rules
-            _line(agent, name, refused.decision, rules[0].rule if rules else "", took)
-            screen.print(f"      [dim]{refused.reason}[/]")
+            decision_line(agent, name, refused.decision, rules[0].rule if rules else "", took)
+            aside(refused.reason)
             return
         took = time.perf_counter() - start
-        _line(agent, name, permit.answer.decision, permit.answer.rules[0].rule, took)
+        decision_line(agent, name, permit.answer.decision, permit.answer.rules[0].rule, took)
         if permit.arguments != arguments:
-            screen.print(f"      [dim]runs with {permit.arguments} instead of {arguments}[/]")
+            aside(f"runs with {permit.arguments} instead of {arguments}")
         result = work(**(permit.arguments or {})) if work else []
         permit.succeed(result, records=len(result))
 
@@ -69,7 +65,7 @@ def main() -> None:
     _copy()
     with _serving() as (ready, log):
         team = Team(ready["webhooks"])
-        _heading("Four agents prepare a customer report. Each asks its own webhook before it acts.")
+        heading("Four agents prepare a customer report. Each asks its own webhook before it acts.")
         team.act("planner-desk", "Delegation", "delegate.report-planner", task="plan the report")
         team.act("report-planner", "Plan", "plan.report", steps=["read customers", "write", "send"])
         team.act("planner-desk", "Delegation", "delegate.data-worker", task="read the gold customers")
@@ -77,27 +73,27 @@ def main() -> None:
         team.act("report-writer", "ModelCall", "llm.chat", prompt="Summarise ...", max_tokens=8000)
         team.act("report-writer", "ToolCall", "report.draft.write", text="Our gold customers ...")
 
-        _heading("What needs a person is held, whoever starts it; what is never allowed is denied.")
+        heading("What needs a person is held, whoever starts it; what is never allowed is denied.")
         team.act("report-writer", "ToolCall", "crm.customers.read", segment="gold")
         team.act("report-writer", "Message", "mail.send.customer", to="ada@example.com")
         team.act("planner-desk", "ToolCall", "mail.send.customer", to="ada@example.com")
         team.act("data-worker", "ToolCall", "crm.customers.bulk-export")
         team.act("report-writer", "ToolCall", "shell.run", command="curl ...")
 
-        _heading("Somebody edits one line of agents.yaml: data-worker is paused.")
+        heading("Somebody edits one line of agents.yaml: data-worker is paused.")
         edited = _edit("agents.yaml", "operatingMode: Running           #", "operatingMode: Paused            #")
         _until(lambda: team.mode("data-worker") == "Paused")
         screen.print(f"      in force {1000 * (time.perf_counter() - edited):.0f} ms after the edit")
         team.act("data-worker", "ToolCall", "crm.customers.read", segment="gold")
 
-        _heading("Somebody breaks a policy. The last good version goes on governing; the server says:")
+        heading("Somebody breaks a policy. The last good version goes on governing; the server says:")
         _edit("policies.yaml", "outcome.actual.records > 500", "outcome.actual.recrods > 500")
         _until(lambda: "recrods" in log.read_text())
         for line in log.read_text().splitlines()[-3:]:
-            screen.print(f"      [dim]{line}[/]")
+            aside(line)
         team.act("report-writer", "Message", "mail.send.customer", to="ada@example.com")
 
-    _heading(f"Everything is on record. The trail of this run, {team.run}:")
+    heading(f"Everything is on record. The trail of this run, {team.run}:")
     _fleetward("audit", "list", "--dir", str(FOLDER), "--run", team.run)
     screen.print(f"\nThe records are in {FOLDER}/.fleetward/audit.db and, as JSON lines, in its sinks folder. Try:")
     screen.print(f"  .venv/bin/fleetward audit list --dir {FOLDER} --decision Deny")
@@ -144,16 +140,6 @@ def _until(condition: Callable[[], bool]) -> None:
 
 def _read(segment: str) -> list[dict[str, str]]:
     return [customer for customer in CUSTOMERS if customer["segment"] == segment]
-
-
-def _heading(text: str) -> None:
-    screen.print(f"\n[bold]{text}[/]")
-
-
-def _line(agent: str, name: str, decision: str, rule: str, seconds: float) -> None:
-    line = Text(f"  {agent:<15}{name:<28}")
-    line.append(f"{decision:<17}", style=DECISION_STYLES[decision])
-    screen.print(line.append(f"{rule:<30}{seconds * 1000:6.2f} ms"))
 
 
 def _fleetward(*arguments: str) -> None:

@@ -31,7 +31,7 @@ def row(record: Record, find: FindRecord) -> list[str | Text]:
     if isinstance(record, ModeChangeRecord):
         who, what, verdict = (
             record.agent or record.subject,
-            f"operatingMode was {record.before}",
+            f"operatingMode was {record.before}{f', set by {record.set_by}' if record.set_by else ''}",
             mode_text(record.after),
         )
         rules, run = "-", "-"

@@ -149,7 +149,7 @@ def test_list_as_a_table(run: Run, data: Path) -> None:
         ["reports/data-worker", "crm.customers.read", "Constrain", "-", "run-1", "aaaa-1"],
         ["reports/data-worker", "crm.customers.read: Succeeded", "Allow", "-", "run-1", "aaaa-2"],
         ["reports/planner", "crm.customers.export", "Deny", "no-bulk, try-out (audit)", "run-2", "aaaa-3"],
-        ["reports/data-worker", "operatingMode was Running", "Paused", "-", "-", "aaaa-4"],
+        ["reports/data-worker", "operatingMode was Running, set by kim@example.com", "Paused", "-", "-", "aaaa-4"],
         ["reports/data-worker", "crm.customers.read", "Deny", "-", "-", "aaaa-5"],
     ]
     assert rows[1][0] == RECORDS[0].time[:23] + "Z"

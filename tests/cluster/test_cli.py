@@ -60,7 +60,7 @@ def cli(env: dict[str, str], tmp_path: Path) -> Cli:
 @pytest.fixture
 def pipeline(plane: ControlPlane, namespace: str) -> Iterator[str]:
     """The example's folder, applied; its agents live in the test's own namespace. Gives that."""
-    files = sorted((REPOSITORY / "examples" / "report-pipeline").glob("*.yaml"))
+    files = sorted((REPOSITORY / "examples" / "report-pipeline").glob("[!0]*.yaml"))  # not its namespace
     text = "\n---\n".join(file.read_text() for file in files)
     text = text.replace("namespace: reports", f"namespace: {namespace}").replace("reports/", f"{namespace}/")
     plane.kubectl("apply", "-f", "-", input=text)
@@ -293,6 +293,29 @@ def test_what_is_not_in_force_in_time_is_said(cli: Cli, plane: ControlPlane, pip
     assert (drained.returncode, drained.stdout.splitlines()[-1]) == (
         0,
         "in force at 1 of 1 decision webhooks; no pod is left, 1 held",
+    )
+
+
+def test_quarantine_waits_until_pods_are_cut_off(cli: Cli, plane: ControlPlane, pipeline: str) -> None:
+    """The operator's part is played by writes to the status subresource, in its words."""
+    cli("quarantine", "data-worker", "-n", pipeline, "--reason", "leaking data", "--wait", "0")
+    spec = get(plane, "agent", "data-worker", pipeline)["spec"]
+    assert (spec["operatingMode"], spec["operatingReason"]) == ("Quarantined", "leaking data")
+
+    def says(status: str, message: str) -> None:
+        condition = {"type": "Ready", "status": status, "reason": "Any", "message": message}
+        condition["lastTransitionTime"] = "2026-03-01T10:00:00Z"
+        agent_status(plane, pipeline, "data-worker", "Quarantined", conditions=[condition], pods={"total": 2})
+
+    says("False", "1 of 2 pods labelled to be cut off the network")
+    late = cli("quarantine", "data-worker", "-n", pipeline, "--wait", "1s")
+    assert late.returncode == 3
+    assert "after 1 s: 1 of 2 pods labelled to be cut off the network" in late.stderr
+    says("True", "every decision is denied, pods are kept, their network is cut (2 of 2 pods labelled)")
+    done = cli("quarantine", "data-worker", "-n", pipeline, "--wait", "5s")
+    assert (done.returncode, done.stdout.splitlines()[-1]) == (
+        0,
+        "every decision is denied, pods are kept, their network is cut (2 of 2 pods labelled)",
     )
 
 

@@ -19,7 +19,9 @@ from support.clusterpods import pod_token
 from support.controlplane.build import binaries, helm
 from support.controlplane.errors import UnavailableError
 from support.controlplane.fixtures import WITHOUT
+from support.controlplane.leash import leashed
 from support.controlplane.plane import ControlPlane, free_ports
+from support.controlplane.programs import STARTER
 
 START_WITHIN = 60.0
 """Seconds that a program may take to be ready on a machine that has much else to do."""
@@ -40,7 +42,8 @@ class Program:
         self.log_file = log_file
         (port,) = free_ports(1)
         self.health = f"127.0.0.1:{port}"
-        self._command = [str(Path(sys.executable).with_name(name)), *command, "--health-listen", self.health]
+        beside = Path(sys.executable).with_name(name)
+        self._command = leashed(str(beside), *command, "--health-listen", self.health)
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -51,11 +54,14 @@ class Program:
     def start(self) -> Self:
         """Start it; whether it gets ready is for the caller to see."""
         environment = {k: v for k, v in os.environ.items() if not k.startswith(("FLEETWARD_", "KUBE", "POD_"))}
-        with self.log_file.open("ab") as log:
-            self._process = subprocess.Popen(
-                self._command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment
-            )
+        self._process = STARTER.submit(self._popen, environment).result()
         return self
+
+    def _popen(self, environment: dict[str, str]) -> "subprocess.Popen[bytes]":
+        null = subprocess.DEVNULL
+        with self.log_file.open("ab") as log:
+            # In a process group of its own, Ctrl-C is for us alone, and we end it.
+            return subprocess.Popen(self._command, stdin=null, stdout=log, stderr=log, env=environment, process_group=0)
 
     def stop(self) -> int:
         """Stop it; give its exit code."""

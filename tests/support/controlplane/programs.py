@@ -41,8 +41,9 @@ class Program:
             self._process = STARTER.submit(self._popen, log).result()
 
     def _popen(self, log: BinaryIO) -> "subprocess.Popen[bytes]":
-        null = subprocess.DEVNULL
-        return subprocess.Popen(self._command, stdin=null, stdout=log, stderr=log, cwd=self.log.parent)
+        null, home = subprocess.DEVNULL, self.log.parent
+        # In a process group of its own, Ctrl-C is for us alone, and we end it.
+        return subprocess.Popen(self._command, stdin=null, stdout=log, stderr=log, cwd=home, process_group=0)
 
     def stop(self, seconds: float = 10.0) -> None:
         """Ask the process to end, and make it end after some seconds."""
