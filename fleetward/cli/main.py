@@ -17,7 +17,8 @@ _COMMANDS = {
     "agents": Lazy("fleetward.cli.agents:agents", "Show agents, what holds for them, and in a cluster how they are."),
     "pause": Lazy("fleetward.cli.mode:pause", "Pause an agent or a fleet: every decision is denied."),
     "stop": Lazy("fleetward.cli.mode:stop", "Stop an agent or a fleet: paused, and in a cluster drained."),
-    "resume": Lazy("fleetward.cli.mode:resume", "Let a paused or stopped agent or fleet act again."),
+    "quarantine": Lazy("fleetward.cli.mode:quarantine", "Quarantine an agent or a fleet: paused, kept, and cut off."),
+    "resume": Lazy("fleetward.cli.mode:resume", "Let a paused, stopped or quarantined agent or fleet act again."),
     "audit": Lazy("fleetward.cli.audit:audit", "Read the record of decisions, outcomes and changes of mode."),
     "completion": Lazy("fleetward.cli.completion:completion", "Print the script for completion in a shell."),
 }

@@ -1,4 +1,4 @@
-"""`fleetward pause`, `stop` and `resume`: the operating mode of an agent or a fleet."""
+"""`fleetward pause`, `stop`, `quarantine` and `resume`: the operating mode of an agent or a fleet."""
 
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -22,7 +22,7 @@ WAIT_FOR_PODS = 60.0
 _EXITS = {
     ExitCode.OK: "done, or nothing was to be done; in a cluster: and in force at every connected decision webhook",
     ExitCode.BAD_INPUT: "there is no such agent or fleet, or it cannot be changed",
-    ExitCode.NOT_YET: "changed, but after --wait not in force everywhere, or pods are left; it is said what is not",
+    ExitCode.NOT_YET: "changed, but after --wait not in force everywhere, or pods are left or not cut off; it is said",
 }
 
 
@@ -95,6 +95,27 @@ def stop(
     the scheduling gate holds. What is Quarantined stays so.
     """
     _set(source, Wanted(_kind(fleet=fleet), name, "Stopped", reason or None, by), wait, output)
+
+
+@click.command(
+    cls=Command,
+    examples=[
+        'quarantine reports/data-worker --context production --reason "leaking data"',
+        "quarantine --fleet reporting --dir policies",
+    ],
+    exits=_EXITS,
+)
+@_arguments(WAIT_FOR_PODS)
+@_reason
+def quarantine(
+    *, source: Source, name: str, by: str | None, wait: float, output: str, reason: str | None, fleet: bool
+) -> None:
+    """Quarantine an agent or a fleet: paused, and in a cluster its pods are kept and cut off the network.
+
+    Works as pause does, with operatingMode Quarantined, and in a cluster also waits until all pods are labelled and the
+    NetworkPolicy is there that cuts them off; the network plugin has to enforce it. New pods are held.
+    """
+    _set(source, Wanted(_kind(fleet=fleet), name, "Quarantined", reason or None, by), wait, output)
 
 
 @click.command(

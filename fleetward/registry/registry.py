@@ -85,6 +85,9 @@ class Registry:
     policies_in: HashTrieMap[str, HashTrieMap[str, Policy]] = field(default_factory=HashTrieMap)
     """Policies by namespace and policy key; cluster policies under the empty namespace."""
     fleets: HashTrieMap[str, AgentFleet] = field(default_factory=HashTrieMap)
+    sinks_by_key: HashTrieMap[str, AuditSink] = field(default_factory=HashTrieMap)
+    not_running: HashTrieMap[str, sl.Agent] = field(default_factory=HashTrieMap)
+    """The agents whose mode in force is another than Running: few, or none, of thousands."""
     sum: int = 0
     changed_at: float = field(default_factory=time.time)
     """When this version was made, in seconds since the epoch."""
@@ -108,8 +111,7 @@ class Registry:
     @property
     def sinks(self) -> list[AuditSink]:
         """The audit sinks, by name."""
-        found = (r for (kind, _), r in self.resources.items() if kind == "AuditSink" and isinstance(r, AuditSink))
-        return sorted(found, key=lambda sink: sink.key)
+        return sorted(self.sinks_by_key.values(), key=lambda sink: sink.key)
 
     def apply(self, changes: Iterable[RegistryChange]) -> Registry:
         """Give the registry with the changes made. What does not change anything is passed over.
@@ -194,7 +196,10 @@ class _Builder:
             case ActionCatalog() as catalog:
                 item = None if new is None else catalog_item(catalog)
                 self._new = replace(self._new, catalogs=_put(self._new.catalogs, catalog.key, item))
-            case _:  # an AuditSink concerns no agent
+            case AuditSink() as sink:  # concerns no agent
+                sinks = _put(self._new.sinks_by_key, sink.key, None if new is None else sink)
+                self._new = replace(self._new, sinks_by_key=sinks)
+            case _:  # pragma: no cover - there is no other kind
                 pass
 
     def _file_agent(self, agent: Agent, *, gone: bool) -> None:
@@ -233,12 +238,15 @@ class _Builder:
         """Work out the agents concerned."""
         if self._new is self._old:
             return self._old
-        agents = self._new.agents
+        agents, not_running = self._new.agents, self._new.not_running
         for key in self._concerned:
             namespace = key.partition("/")[0]
             agent = (self._new.agents_in.get(namespace) or HashTrieMap()).get(key)
-            agents = _put(agents, key, None if agent is None else self._view(agent))
-        return replace(self._new, agents=agents, changed_at=time.time())
+            item = None if agent is None else self._view(agent)
+            stands = item is not None and item.mode.operating_mode != "Running"
+            agents = _put(agents, key, item)
+            not_running = _put(not_running, key, item if stands else None)
+        return replace(self._new, agents=agents, not_running=not_running, changed_at=time.time())
 
     def _view(self, agent: Agent) -> sl.Agent:
         namespace = agent.metadata.namespace or ""

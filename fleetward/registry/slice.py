@@ -20,6 +20,9 @@ Enforcement = Literal["Enforce", "Audit"]
 MODES: tuple[OperatingMode, ...] = ("Running", "Paused", "Stopped", "Quarantined")
 """Operating modes from the weakest to the strongest."""
 
+HOLDING_MODES: frozenset[OperatingMode] = frozenset({"Stopped", "Quarantined"})
+"""The operating modes in which no new pod of an agent starts: a scheduling gate holds it."""
+
 
 class Wire(msgspec.Struct, frozen=True, omit_defaults=True, rename="camel", forbid_unknown_fields=True):
     """A value as it travels: immutable, camelCase, no field it does not know."""

@@ -58,7 +58,8 @@ class AgentSpec(Model):
     operating_mode: OperatingMode = "Running"
     """Paused, Stopped and Quarantined deny every decision; Stopped also evicts the agent's pods and holds new ones.
 
-    Patch this to stop the agent; only another patch lets it run again.
+    Quarantined keeps them for forensics, holds new ones and cuts the network by a NetworkPolicy, which needs a network
+    plugin that enforces it. Patch this to stop the agent; only another patch lets it run again.
     """
     operating_reason: Annotated[str, Field(max_length=1024)] = ""
     """Why the operating mode is what it is; every refusal repeats it."""

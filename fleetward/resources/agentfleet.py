@@ -29,7 +29,8 @@ class AgentFleetSpec(Model):
     operating_mode: OperatingMode = "Running"
     """The operating mode of all agents of the fleet; the stronger of this and the agent's own counts.
 
-    Patch this to stop them all at once.
+    Patch this to stop them all at once. Quarantined also cuts their pods off the network, which needs a network plugin
+    that enforces NetworkPolicy.
     """
     operating_reason: Annotated[str, Field(max_length=1024)] = ""
     """Why the operating mode is what it is; every refusal repeats it."""

@@ -25,7 +25,7 @@ HUB_TLS_SECRET = "fleetward-hub-tls"  # noqa: S105 - as above
 ADMISSION_TLS_SECRET = "fleetward-admission-tls"  # noqa: S105 - as above
 
 CA_CONFIG_MAP = "fleetward-ca"
-"""In each governed namespace; holds what decision webhooks trust the hub by."""
+"""In each governed namespace and our own: what decision webhooks and readers of the audit trail trust the hub by."""
 
 CA_FILE = "ca.crt"
 TOKEN_FILE = "token"  # noqa: S105 - the name of a file
@@ -47,4 +47,10 @@ INJECTION_LABEL = f"{GROUP}/injection"
 """On a namespace, with the value `disabled`: nothing is injected there, and its agents' pods are not governed."""
 
 STOPPED_GATE = f"{GROUP}/stopped"
-"""The scheduling gate that holds new pods of stopped agents."""
+"""The scheduling gate that holds new pods of stopped and quarantined agents."""
+
+QUARANTINED_LABEL = f"{GROUP}/quarantined"
+"""On a pod, with the value `true`: all its agents are Quarantined, and the NetworkPolicy of that name cuts it off."""
+
+QUARANTINE_POLICY = "fleetward-quarantine"
+"""The NetworkPolicy in each namespace with a Quarantined agent."""

@@ -123,7 +123,7 @@ class AgentPods(StatusModel):
     ready: Count = 0
     """Pods that are Ready."""
     held: Count = 0
-    """Pods held by the scheduling gate fleetward.dev/stopped, because the agent is Stopped."""
+    """Pods held by the scheduling gate fleetward.dev/stopped, because the agent is Stopped or Quarantined."""
     without_webhook: Count = 0
     """Pods without an injected decision webhook: they were there before the agent. Recreate them."""
     terminating: Count = 0

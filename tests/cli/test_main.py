@@ -23,6 +23,7 @@ COMMANDS = [
     ["agents"],
     ["pause"],
     ["stop"],
+    ["quarantine"],
     ["resume"],
     ["completion"],
 ]
@@ -38,7 +39,18 @@ def test_help_lists_every_command_and_loads_none(tmp_path: Path) -> None:
     assert (done.returncode, done.stderr) == (0, "")
     listed = done.stdout.partition("Commands:\n")[2]
     names = [line.split()[0] for line in listed.splitlines() if not line.startswith("   ")]
-    assert names == ["decide", "policy", "agents", "pause", "stop", "resume", "audit", "completion", "serve"]
+    assert names == [
+        "decide",
+        "policy",
+        "agents",
+        "pause",
+        "stop",
+        "quarantine",
+        "resume",
+        "audit",
+        "completion",
+        "serve",
+    ]
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -33,6 +33,19 @@ def test_stop_strengthens_a_pause_and_leaves_a_quarantine(run: Run, folder: Path
     assert "is Quarantined already; nothing changed" in run("stop", "data-worker", "--dir", folder).stdout
 
 
+def test_quarantine_in_a_folder_strengthens_a_stop(run: Run, folder: Path) -> None:
+    run("stop", "data-worker", "--dir", folder)
+    done = run("quarantine", "data-worker", "--dir", folder, "--reason", "leaking data", "--by", "ann")
+    assert (done.exit_code, done.stderr) == (0, "")
+    assert "Agent reports/data-worker is now Quarantined, it was Stopped" in done.stdout
+    shown = run("agents", "--dir", folder).stdout.splitlines()[1].split()
+    assert shown[2:6] == ["Quarantined", "leaking", "data", "ann"]
+    assert "is Quarantined already" in run("stop", "data-worker", "--dir", folder).stdout
+    fleet = run("quarantine", "--fleet", "reporting", "--dir", folder).stdout
+    assert "AgentFleet reporting is now Quarantined, it was Running" in fleet
+    assert "is now Running, it was Quarantined" in run("resume", "data-worker", "--dir", folder).stdout
+
+
 @pytest.mark.parametrize(
     ("args", "words"),
     [

@@ -265,9 +265,9 @@ def _play_operator(plane: ControlPlane, namespace: str) -> None:
 
     pods = {"total": 4, "ready": 4, "withoutWebhook": 1}
     until_true(paused, "the pause is patched")
-    threading.Event().wait(1)  # so that the command sees each step; nothing is asserted about how long they take
+    threading.Event().wait(2)  # so that the command sees each step; nothing is asserted about how long they take
     agent_status(plane, namespace, "data-worker", "Paused", webhooks={"connected": 3, "current": 2}, pods=pods)
-    threading.Event().wait(1)
+    threading.Event().wait(2)
     agent_status(plane, namespace, "data-worker", "Paused", webhooks={"connected": 3, "current": 3}, pods=pods)
 
 

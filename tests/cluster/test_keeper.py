@@ -17,6 +17,7 @@ from support.keeping import Keeping, clean, keeping
 from support.streams import until
 
 from fleetward_operator.keeper import KeeperSettings
+from fleetward_operator.view.quarantine import Quarantines
 
 pytestmark = [pytest.mark.cluster, pytest.mark.xdist_group("cluster")]
 
@@ -35,6 +36,13 @@ CLUSTER_RULES: list[dict[str, Any]] = [
         "resources": ["configmaps"],
         "resourceNames": ["fleetward-ca"],
         "verbs": ["list", "patch", "delete"],
+    },
+    {"apiGroups": ["networking.k8s.io"], "resources": ["networkpolicies"], "verbs": ["create", "list"]},
+    {
+        "apiGroups": ["networking.k8s.io"],
+        "resources": ["networkpolicies"],
+        "resourceNames": ["fleetward-quarantine"],
+        "verbs": ["patch", "delete"],
     },
     {"apiGroups": ["events.k8s.io"], "resources": ["events"], "verbs": ["create"]},
     {
@@ -282,6 +290,51 @@ async def test_edits_and_deletions_are_put_right(cleaned: ControlPlane, namespac
         rounds = running.keeper.rounds
         await eventually(lambda: running.keeper.rounds > rounds + 2)
         assert {each: generation(get(plane, each)) for each in ALL} == versions, "written when wrong only"
+
+
+async def test_quarantine_is_kept_and_ended_by_the_leader(cleaned: ControlPlane, namespace: str) -> None:
+    plane = cleaned
+    path = f"/apis/networking.k8s.io/v1/namespaces/{namespace}/networkpolicies/fleetward-quarantine"
+    async with as_installed(plane, namespace) as running:
+        running.quarantines = Quarantines(agents=frozenset({namespace}), pods=frozenset())
+        await eventually(lambda: get(plane, path))
+        await eventually(lambda: running.keeper.cuts == {namespace: ()})
+        made = get(plane, path)
+        plane.request("DELETE", path)
+        await eventually(lambda: same(get(plane, path), made))
+        everywhere = [{"op": "add", "path": "/spec/egress", "value": [{}]}]
+        plane.kubectl(
+            "patch", "netpol", "fleetward-quarantine", "-n", namespace, "--type=json", "-p", json.dumps(everywhere)
+        )
+        await eventually(lambda: same(get(plane, path), made))
+        dns = {"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "metadata": {"name": "dns"}}
+        plane.kubectl(
+            "create",
+            "-n",
+            namespace,
+            "-f",
+            "-",
+            input=json.dumps({**dns, "spec": {"podSelector": {}, "ingress": [{}]}}),
+        )
+        await eventually(lambda: [opening.policy for opening in running.keeper.cuts[namespace]] == ["dns"])
+
+        running.quarantines = None
+        rounds = running.keeper.rounds
+        await eventually(lambda: running.keeper.rounds > rounds + 1)
+        assert get(plane, path), "what is not known changes nothing"
+        running.quarantines = Quarantines(agents=frozenset(), pods=frozenset({namespace}))
+        await eventually(lambda: running.keeper.cuts == {})
+        assert get(plane, path), "a pod has the label yet"
+        running.quarantines = Quarantines(frozenset(), frozenset())
+        await eventually(lambda: get(plane, path) is None)
+        assert running.keeper.problems.keys() <= {"validation"}
+
+
+async def test_who_reads_the_audit_trail_finds_what_to_trust_the_hub_by(cleaned: ControlPlane, namespace: str) -> None:
+    """`kubectl fleetward audit` looks for it where Fleetward runs, be an agent there or not."""
+    async with as_installed(cleaned, namespace) as running:
+        running.namespaces = set()
+        await eventually(lambda: get(cleaned, f"/api/v1/namespaces/{namespace}/configmaps/fleetward-ca"))
 
 
 def edit(plane: ControlPlane, path: str, patch: list[dict[str, Any]]) -> None:

@@ -1,4 +1,4 @@
-"""Stopping evicts through the real API server and holds; resuming lets go; nothing else is touched."""
+"""Stopping evicts by the real API server and holds, quarantine labels, resuming lets go; nothing else is touched."""
 
 import asyncio
 import contextlib
@@ -6,12 +6,12 @@ from collections.abc import AsyncIterator
 
 import pytest
 from kubernetes.aio.client import ApiClient
-from support.clusterpods import apply, get_pod, make_pod, set_mode
+from support.clusterpods import apply, get_pod, make_pod, set_mode, set_phase
 from support.clusterview import View, agent
 from support.controlplane.plane import ControlPlane, connected
 from support.streams import until
 
-from fleetward.resources.names import STOPPED_GATE
+from fleetward.resources.names import QUARANTINED_LABEL, STOPPED_GATE
 from fleetward_operator.killsurface.surface import KillSurface
 from fleetward_operator.kube.events import EventPoster
 
@@ -39,6 +39,14 @@ class World:
         pod = get_pod(self.plane, self.namespace, name)
         assert pod is not None
         return [gate["name"] for gate in pod["spec"].get("schedulingGates") or ()]
+
+    def labels(self, name: str) -> dict[str, str]:
+        pod = get_pod(self.plane, self.namespace, name)
+        assert pod is not None
+        return dict(pod["metadata"].get("labels") or {})
+
+    def quarantined(self, name: str) -> str | None:
+        return self.labels(name).get(QUARANTINED_LABEL)
 
     def make_pod(self, name: str, app: str = "alpha", **how: object) -> str:
         return make_pod(self.plane, self.namespace, name, app, **how)  # type: ignore[arg-type]
@@ -134,6 +142,113 @@ async def test_a_held_pod_that_no_agent_selects_any_more_is_released(world: Worl
     world.plane.kubectl("delete", "agent", "alpha", "-n", world.namespace)
     await world.see()
     await until(lambda: world.gates("held") == [])
+
+
+async def test_quarantine_labels_the_agent_s_pods_and_no_others_and_resuming_takes_that_off(world: World) -> None:
+    world.apply_agent("alpha")
+    world.apply_agent("beta", app="crew")
+    world.apply_agent("gamma", app="crew")
+    for name, app in (("alpha-1", "alpha"), ("crew-1", "crew"), ("other-1", "other")):
+        world.make_pod(name, app)
+    world.make_pod("foreign", labels={QUARANTINED_LABEL: "by-hand"})
+    world.make_pod("stranger", "other", labels={QUARANTINED_LABEL: "by-hand"})
+    await world.see()
+    before = world.labels("alpha-1")
+    world.mode("alpha", "Quarantined")
+    world.mode("beta", "Quarantined")
+    world.make_pod("held", held=True)
+    await world.see()
+    for name in ("alpha-1", "held", "foreign"):
+        await until(lambda name=name: world.quarantined(name) == "true")  # type: ignore[misc]
+    assert world.labels("alpha-1") == {**before, QUARANTINED_LABEL: "true"}
+    assert world.gates("held") == [STOPPED_GATE]
+    assert (world.quarantined("crew-1"), world.quarantined("other-1")) == (None, None)
+    assert world.quarantined("stranger") == "by-hand"
+    await until(lambda: world.events_about("alpha-1"))
+    (event,) = world.events_about("alpha-1")
+    assert (event["reason"], event["type"]) == ("Quarantined", "Warning")
+    assert f"{world.namespace}/alpha" in event["note"]
+
+    world.mode("gamma", "Quarantined")
+    await world.see()
+    await until(lambda: world.quarantined("crew-1") == "true")
+
+    world.plane.kubectl("label", "pod", "alpha-1", "-n", world.namespace, f"{QUARANTINED_LABEL}-")
+    await world.see()
+    await until(lambda: world.quarantined("alpha-1") == "true")
+
+    world.mode("alpha", "Running")
+    world.mode("beta", "Stopped")
+    await world.see()
+    for name in ("alpha-1", "held", "foreign", "crew-1"):
+        await until(lambda name=name: world.quarantined(name) is None)  # type: ignore[misc]
+    assert world.labels("alpha-1") == before
+    await until(lambda: world.gates("held") == [])
+    await until(lambda: "Unquarantined" in {event["reason"] for event in world.events_about("crew-1")})
+    assert world.there("crew-1"), "not all its agents are Stopped"
+    assert world.quarantined("stranger") == "by-hand"
+
+
+async def test_a_pod_without_any_labels_is_cut_off_too(world: World) -> None:
+    everything = agent("alpha", "Quarantined", namespace=world.namespace)
+    everything["spec"]["workload"]["selector"] = {}
+    apply(world.plane, everything)
+    world.make_pod("bare", "", injected=False)
+    assert world.labels("bare") == {}
+    await world.see()
+    await until(lambda: world.labels("bare") == {QUARANTINED_LABEL: "true"})
+    world.mode("alpha", "Running")
+    await world.see()
+    await until(lambda: world.labels("bare") == {})
+
+
+async def test_a_pod_on_its_way_out_is_cut_off_and_one_that_is_over_is_not(world: World) -> None:
+    world.make_pod("going", grace=300)
+    world.plane.request("DELETE", f"/api/v1/namespaces/{world.namespace}/pods/going")
+    world.make_pod("over")
+    set_phase(world.plane, world.namespace, "over", "Succeeded")
+    world.make_pod("marked", labels={QUARANTINED_LABEL: "true"})
+    set_phase(world.plane, world.namespace, "marked", "Failed")
+    world.make_pod("stranger", "other", labels={QUARANTINED_LABEL: "true"})
+    world.apply_agent("alpha", "Quarantined")
+    await world.see()
+    await until(lambda: world.quarantined("going") == "true")
+    await until(lambda: world.quarantined("stranger") is None)
+    assert (world.quarantined("over"), world.quarantined("marked")) == (None, "true")
+    world.plane.kubectl("delete", "agent", "alpha", "-n", world.namespace)
+    await world.see()
+    await until(lambda: world.quarantined("going") is None and world.quarantined("marked") is None)
+    world.plane.request("DELETE", f"/api/v1/namespaces/{world.namespace}/pods/going?gracePeriodSeconds=0")
+
+
+async def test_a_label_is_for_the_pod_that_was_seen_and_not_for_the_next_of_its_name(world: World) -> None:
+    world.leads = False
+    world.apply_agent("alpha", "Quarantined")
+    world.make_pod("alpha-1")
+    await world.see()
+    world.plane.request("DELETE", f"/api/v1/namespaces/{world.namespace}/pods/alpha-1")
+    await until(lambda: not world.there("alpha-1"))
+    world.make_pod("alpha-1", "other")
+    world.leads = True
+    seen = world.view.pods.get(world.namespace, "alpha-1")
+    assert seen is not None
+    world.surface.wake()
+    await until(lambda: ("Quarantine", seen.uid) in world.surface._waits)
+    assert world.quarantined("alpha-1") is None
+    assert world.events_about("alpha-1") == []
+    assert world.surface.problems == {}
+
+
+async def test_a_pod_is_let_in_again_only_once_the_view_is_younger_than_its_label(world: World) -> None:
+    world.view.age = 3.0
+    world.make_pod("labelled", labels={QUARANTINED_LABEL: "true"})
+    world.apply_agent("gamma", "Quarantined")
+    world.make_pod("gamma-1", "gamma")
+    await world.see()
+    await until(lambda: world.quarantined("gamma-1") == "true")
+    assert world.quarantined("labelled") == "true"
+    world.view.age = 0.0
+    await until(lambda: world.quarantined("labelled") is None)
 
 
 async def test_a_pod_is_released_only_once_the_view_is_younger_than_the_pod(world: World) -> None:

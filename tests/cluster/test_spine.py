@@ -15,7 +15,7 @@ from support.rights import asked, granted
 from support.spine import ALLOWS, WEBHOOK, WITHIN, Spine, agent, deployment, is_ready, resource, spine
 
 from fleetward.resources import KINDS
-from fleetward.resources.names import STOPPED_GATE
+from fleetward.resources.names import QUARANTINE_POLICY, QUARANTINED_LABEL, STOPPED_GATE
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(300), pytest.mark.xdist_group("cluster")]
 
@@ -101,6 +101,51 @@ def test_a_stopped_agent_has_no_pods_and_its_replicas_are_not_touched(world: Spi
     world.patch("agent", "reader", {"operatingMode": "Running"}, reader)
     world.running(reader, "reader")
     world.until_said(reader, "reader", lambda said: said == "Allow", "Allow again")
+
+
+def test_a_quarantined_agent_s_pod_stays_and_is_cut_off(world: Spine, reader: str) -> None:
+    """What enforces the NetworkPolicy is the network plugin, and there is none here: the webhook stays connected."""
+    policy = f"/apis/networking.k8s.io/v1/namespaces/{reader}/networkpolicies/{QUARANTINE_POLICY}"
+    pod = world.running(reader, "reader")
+    world.patch("agent", "reader", {"operatingMode": "Quarantined", "operatingReason": "leaking"}, reader)
+    world.until_said(reader, "reader", lambda said: said.startswith("Deny") and "leaking" in said, "Deny, and why")
+    until(lambda: world.is_current("agent", "reader", reader), "cut off", WITHIN)
+    (kept,) = world.pods(reader, "reader")
+    assert (kept["metadata"]["uid"], is_ready(kept)) == (pod["metadata"]["uid"], True)
+    assert kept["metadata"]["labels"] == {**pod["metadata"]["labels"], QUARANTINED_LABEL: "true"}
+    cut = world.plane.request("GET", policy)["spec"]
+    assert cut == {"podSelector": {"matchLabels": {QUARANTINED_LABEL: "true"}}, "policyTypes": ["Ingress", "Egress"]}
+    (ready,) = world.status("agent", "reader", reader)["conditions"]
+    assert ready["reason"] == "Quarantined"
+    assert "their network is cut (1 of 1 pod labelled)" in ready["message"]
+
+    world.plane.kubectl("scale", "deployment", "reader", "-n", reader, "--replicas=2")
+
+    def new_is_held() -> bool:
+        new = [p for p in world.pods(reader, "reader") if p["metadata"]["uid"] != pod["metadata"]["uid"]]
+        return len(new) == 1 and new[0]["spec"].get("schedulingGates") == [{"name": STOPPED_GATE}]
+
+    until(new_is_held, f"a new pod is held: {world.pods(reader, 'reader')}", WITHIN)
+    until(
+        lambda: (
+            "(2 of 2 pods labelled), 1 is held" in world.status("agent", "reader", reader)["conditions"][0]["message"]
+        ),
+        "its status says so",
+        WITHIN,
+    )
+    assert new_is_held(), "what admission holds, the operator does not release"
+
+    world.patch("agent", "reader", {"operatingMode": "Running"}, reader)
+    until(lambda: sum(is_ready(p) for p in world.pods(reader, "reader")) == 2, "both run", WITHIN)
+    until(
+        lambda: not any(QUARANTINED_LABEL in p["metadata"]["labels"] for p in world.pods(reader, "reader")),
+        "no label is left",
+        WITHIN,
+    )
+    world.until_said(reader, "reader", lambda said: said == "Allow", "Allow again")
+    policies = policy.rpartition("/")[0]
+    until(lambda: world.plane.request("GET", policies)["items"] == [], "the NetworkPolicy is gone", WITHIN)
+    until(lambda: world.is_current("agent", "reader", reader), "in force", WITHIN)
 
 
 def test_a_fleet_stops_what_belongs_to_it(world: Spine, reader: str) -> None:
@@ -277,6 +322,7 @@ RARE = {
     ("update", "validatingadmissionpolicybindings"): "somebody edited it",
     ("get", "pods"): "a pod that is newer than the view",
     ("create", "configmaps"): "asked together with the patch that makes it (server-side apply), and not logged",
+    ("create", "networkpolicies"): "likewise",
     ("get", "agents"): "asked when the admission policy is made, whose parameters they are, and not logged",
     ("get", "hubstatus"): "no resource: peers are asked whether they may, by a SubjectAccessReview",
     ("list", "auditrecords"): "likewise",

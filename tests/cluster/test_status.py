@@ -275,3 +275,20 @@ async def test_a_missing_right_is_named_and_not_asked_for_again_and_again(
         assert 'cannot patch resource "agents/status"' in writer.problems["patch agents/status"]
         assert writer.writes <= 8
         assert sum("agents/status" in record.message for record in caplog.records) == 1
+
+
+async def test_a_status_is_for_the_object_that_was_seen_and_not_for_the_next_of_its_name(world: World) -> None:
+    world.leads = False
+    world.agent()
+    world.agent("marker")
+    await world.see()
+    world.plane.kubectl("delete", "agent", "alpha", "-n", world.namespace)
+    world.agent()
+    world.leads = True
+    world.writer.touch()
+    await until(lambda: world.status(name="marker"))
+    await until(lambda: world.writer.writes >= 2)
+    assert world.status() == {}
+    await world.see()
+    await until(lambda: world.ready() == ("True", "NoPods"))
+    assert world.writer.problems == {}

@@ -1,5 +1,7 @@
 """Changes of operating mode are recorded once each, whoever was running when they were made."""
 
+from datetime import UTC, datetime
+
 from support import make
 from support.streams import World, until
 
@@ -9,6 +11,7 @@ from fleetward.registry.registry import Remove, Upsert
 from fleetward.registry.slice import OperatingMode
 from fleetward.resources import Agent
 from fleetward.resources.base import SET_BY_ANNOTATION
+from fleetward_operator.hub.modes import RecordedElsewhere
 
 
 def recorded(world: World) -> list[ModeChangeRecord]:
@@ -113,7 +116,7 @@ async def test_a_hub_that_does_not_record_leaves_it_to_another_and_takes_over_fr
 ) -> None:
     registry = make.registry(("alpha", "beta"))
     elsewhere: dict[str, OperatingMode] = {}
-    await world.hub_up(recorded_modes=lambda: elsewhere)
+    await world.hub_up(recorded_elsewhere=lambda: RecordedElsewhere(elsewhere))
     world.hub.record_modes = False
     world.hub.publish(registry)
     for mode in ("Paused", "Quarantined"):
@@ -157,3 +160,25 @@ async def test_changes_that_wait_when_recording_ends_are_left_to_another(world: 
     world.store_connection.execute("DROP TRIGGER full")
     await world.hub_down()
     assert brief(world) == []
+
+
+async def test_who_goes_on_recording_also_knows_what_its_own_store_has_since_then(world: World) -> None:
+    registry = make.registry(("alpha", "beta"))
+    began = datetime.now(UTC)
+    await world.hub_up()
+    world.hub.publish(registry.apply([Upsert(make.agent("alpha", operatingMode="Stopped"))]))
+    await until(lambda: brief(world) == [("Agent reports/alpha", "Running", "Stopped")])
+    await world.hub_down()
+    # It was killed before the status said so; what is recorded of beta is older than that, by another hub.
+    before: dict[str, OperatingMode] = {"Agent reports/beta": "Paused"}
+    await world.hub_up(recorded_elsewhere=lambda: RecordedElsewhere(before, began))
+    changes = [Upsert(make.agent(name, operatingMode="Stopped")) for name in ("alpha", "beta")]
+    world.hub.publish(registry.apply(changes))
+    await until(lambda: len(brief(world)) == 2)
+    assert brief(world)[1] == ("Agent reports/beta", "Paused", "Stopped")
+    await world.hub_down()
+    later = datetime.now(UTC)
+    await world.hub_up(recorded_elsewhere=lambda: RecordedElsewhere(before, later))
+    world.hub.publish(registry.apply([Upsert(make.agent("alpha", operatingMode="Paused"))]))
+    await until(lambda: len(brief(world)) == 4)
+    assert ("Agent reports/alpha", "Running", "Paused") in brief(world)

@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import pytest
 from support.clusterview import agent, pod, resource
 from support.reading import Reading
 
@@ -108,18 +107,17 @@ def test_a_changed_policy_leaves_its_agents_ready_for_as_long_as_webhooks_usuall
     assert (reading.ready, reading.message) == ("True", "in force at 1 of 1 decision webhook")
 
 
-@pytest.mark.parametrize("mode", ["Paused", "Quarantined"])
-def test_a_mode_in_force_everywhere_is_ready_under_its_own_name(mode: str) -> None:
-    who = {"fleetward.dev/operating-mode-set-by": f"{mode} by alice@example.com"}
-    body = agent("alpha", mode, annotations=who)
+def test_a_mode_in_force_everywhere_is_ready_under_its_own_name() -> None:
+    who = {"fleetward.dev/operating-mode-set-by": "Paused by alice@example.com"}
+    body = agent("alpha", "Paused", annotations=who)
     body["spec"]["operatingReason"] = "ticket 4711"
     reading = Reading(body, pod("alpha-1", "alpha"))
     reading.view.connect("reports/alpha-1")
     status = reading.status()
-    assert (reading.ready, reading.reason, reading.state) == ("True", mode, "Current")
+    assert (reading.ready, reading.reason, reading.state) == ("True", "Paused", "Current")
     assert "in force at 1 of 1 decision webhook" in reading.message
     assert status["mode"] == {
-        "operatingMode": mode,
+        "operatingMode": "Paused",
         "reason": "ticket 4711",
         "setBy": "alice@example.com",
         "source": "Agent reports/alpha",

@@ -11,12 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.clusterview import View, agent, link, pod, resource
 
+from fleetward.resources.base import LabelSelector
 from fleetward_operator.status.compute import Computer
 from fleetward_operator.status.conditions import meaning
+from fleetward_operator.view.quarantine import Opening
 
 NOW = datetime(2026, 3, 1, 10, tzinfo=UTC)
 APPS = st.sampled_from("xy")
-MODES = st.sampled_from(["Running", "Paused", "Stopped"])
+MODES = st.sampled_from(["Running", "Paused", "Stopped", "Quarantined"])
 RULE = {"name": "all", "match": {}, "decision": "Allow"}
 
 
@@ -49,13 +51,16 @@ PODS = st.builds(
     held=st.booleans(),
     injected=st.booleans(),
     terminating=st.booleans(),
+    quarantined=st.sampled_from(["", "true"]),
 )
+CUTS = st.sampled_from([{}, {"reports": ()}, {"reports": (Opening("dns", LabelSelector(matchLabels={"app": "x"})),)}])
 STEPS = st.lists(
     st.one_of(
         st.tuples(st.just("see"), st.one_of(RESOURCES, PODS)),
         st.tuples(st.just("gone"), st.one_of(RESOURCES, PODS)),
         st.tuples(st.just("link"), st.tuples(st.sampled_from(["p1", "p2", "p3"]), st.booleans())),
         st.tuples(st.just("block"), st.sampled_from(["p1", "p2"])),
+        st.tuples(st.just("cut"), CUTS),
     ),
     max_size=14,
 )
@@ -82,6 +87,8 @@ def test_what_is_not_named_has_not_changed(steps: list[tuple[str, Any]]) -> None
                 name, current = value
                 version = view.registry.version if current else "unheard of"
                 view.connected = [link(f"reports/{name}", sorted(view.registry.agents), version)]
+            case "cut":
+                view.cut_off = value
             case _:
                 view.evictions_blocked = {f"reports/{value}": "a budget"}
         dirty = computer.follow()

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from fleetward.registry.registry import NamespaceLabels, Registry, RegistryChange, Remove, Upsert
 from fleetward.resources import AuditSink
 
-PARTS = ("resources", "namespaces", "agents", "policies", "catalogs", "agents_in", "policies_in", "fleets", "sum")
+FILED = ("agents_in", "policies_in", "fleets", "sinks_by_key", "not_running")
+PARTS = ("resources", "namespaces", "agents", "policies", "catalogs", *FILED, "sum")
 
 
 def _content(registry: Registry) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Pods on the real API server, which has no nodes: a test says where a pod runs and what has become of it."""
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from support.controlplane.plane import ControlPlane
@@ -20,8 +21,9 @@ def make_pod(
     injected: bool = True,
     gates: tuple[str, ...] = (),
     grace: int = 0,
+    labels: Mapping[str, str] = {},
 ) -> str:
-    """Make a pod, by default one that runs, and give its uid."""
+    """Make a pod, by default one that runs, and give its uid; with no `app`, it has no such label."""
     image = {"image": "registry.invalid/agent:1"}
     all_gates = [*gates, *([STOPPED_GATE] if held else [])]
     spec: dict[str, Any] = {
@@ -30,7 +32,7 @@ def make_pod(
         "containers": [{"name": "agent", **image}],
         "schedulingGates": [{"name": gate} for gate in all_gates],
     }
-    labels = {"app": app}
+    labels = {**labels, **({"app": app} if app else {})}
     if injected:
         spec["initContainers"] = [{"name": CONTAINER, "restartPolicy": "Always", **image}]
         labels[INJECTED_LABEL] = "true"

@@ -9,11 +9,12 @@ from kubernetes.aio.client import ApiClient
 from fleetward.audit.forward import SinkStatus
 from fleetward.registry.registry import Registry
 from fleetward.resources import API_VERSION, KINDS
-from fleetward.resources.names import CONTAINER, INJECTED_LABEL, STOPPED_GATE
+from fleetward.resources.names import CONTAINER, INJECTED_LABEL, QUARANTINED_LABEL, STOPPED_GATE
 from fleetward_operator.hub.hub import LinkStatus
 from fleetward_operator.kube.rest import RequestError, request
 from fleetward_operator.view.observed import Observed
 from fleetward_operator.view.pods import Pods
+from fleetward_operator.view.quarantine import Cuts
 from fleetward_operator.view.source import Source
 
 Body = dict[str, Any]
@@ -26,6 +27,7 @@ class View:
         self.source = Source(lambda _plural, _key: None)
         self.connected: list[LinkStatus] = []
         self.evictions_blocked: dict[str, str] = {}
+        self.cut_off: Cuts = {}
         self.decisions: dict[str, dict[str, Any]] = {}
         self.sinks: dict[str, SinkStatus] = {}
         self.age = 0.0
@@ -57,6 +59,9 @@ class View:
 
     def blocked(self) -> Mapping[str, str]:
         return self.evictions_blocked
+
+    def cuts(self) -> Cuts:
+        return self.cut_off
 
     def see(self, *bodies: Body) -> None:
         """Take in objects, each newer than whatever was taken in before."""
@@ -138,13 +143,19 @@ def pod(
     terminating: bool = False,
     uid: str = "",
     gates: Sequence[str] = (),
+    quarantined: str = "",
+    host_network: bool = False,
 ) -> Body:
+    """Give a pod's body; `quarantined` is the value of our label, if it has that."""
     labels = {"app": app} | ({INJECTED_LABEL: "true"} if injected else {})
+    labels |= {QUARANTINED_LABEL: quarantined} if quarantined else {}
     metadata: Body = {"name": name, "namespace": namespace, "uid": uid or f"uid-{name}", "labels": labels}
     if terminating:
         metadata["deletionTimestamp"] = "2026-03-01T10:00:00Z"
     all_gates = [*gates, *([STOPPED_GATE] if held else [])]
     spec: Body = {"schedulingGates": [{"name": gate} for gate in all_gates]}
+    if host_network:
+        spec["hostNetwork"] = True
     if injected:
         spec["initContainers"] = [{"name": CONTAINER}]
     if node and not all_gates:

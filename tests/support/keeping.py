@@ -10,6 +10,7 @@ from support.controlplane.plane import ControlPlane
 
 from fleetward_operator.cluster.election import Election
 from fleetward_operator.keeper import Keeper, KeeperSettings
+from fleetward_operator.view.quarantine import Quarantines
 
 CLUSTER_OBJECTS = (
     "mutatingwebhookconfiguration/fleetward",
@@ -21,12 +22,13 @@ CLUSTER_OBJECTS = (
 
 
 class Keeping:
-    """A keeper that runs, and the namespaces it is told to be governed."""
+    """A keeper that runs, and the namespaces it is told to be governed, and those with something quarantined."""
 
     def __init__(self, api: ApiClient, settings: KeeperSettings) -> None:
         self.namespaces: Collection[str] | None = set()
+        self.quarantines: Quarantines | None = Quarantines(frozenset(), frozenset())
         self.election = Election(api, settings.namespace, "one", duration=3, renew_deadline=2, retry=0.3)
-        self.keeper = Keeper(api, settings, self.election, lambda: self.namespaces)
+        self.keeper = Keeper(api, settings, self.election, lambda: self.namespaces, lambda: self.quarantines)
         self._tasks = [asyncio.create_task(part.run()) for part in (self.keeper, self.election)]
 
     async def stop(self) -> None:

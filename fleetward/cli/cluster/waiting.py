@@ -11,6 +11,8 @@ from fleetward.cli.cluster.live import Live, read_live
 from fleetward.registry.slice import MODES
 
 POLL_SECONDS = 0.3
+QUIET_SECONDS = 0.8
+"""Nothing is told before: it mostly takes a few hundred milliseconds, and then there was nothing to tell."""
 
 Statuses = Mapping[tuple[str, str], Live | None]
 """The status of each object by kind and key."""
@@ -18,8 +20,8 @@ Statuses = Mapping[tuple[str, str], Live | None]
 
 def wait_until_in_force(kubectl: Kubectl, change: Change, seconds: float, tell: Callable[[str], None]) -> Standing:
     """Wait until the change is in force, at most `seconds`. Each step on the way there is told once."""
-    deadline = time.monotonic() + seconds
-    told = ""
+    began = time.monotonic()
+    deadline, told = began + seconds, ""
     while True:
         try:
             standing = judge(change, _look(kubectl, change))
@@ -28,7 +30,7 @@ def wait_until_in_force(kubectl: Kubectl, change: Change, seconds: float, tell: 
         left = deadline - time.monotonic()
         if standing.reached or left <= 0:
             return standing
-        if standing.text != told:
+        if standing.text != told and time.monotonic() - began > QUIET_SECONDS:
             tell(f"waiting: {standing.text}")
             told = standing.text
         time.sleep(min(POLL_SECONDS, left))
@@ -62,6 +64,8 @@ def _of_agent(change: Change, live: Live) -> Standing:
     pods = live.pods
     if pods is not None and change.after == "Stopped":
         text += f"; no pod is left, {pods.held} held" if pods.held else "; no pod is left"
+    if change.after == "Quarantined" and (ready := live.condition("Ready")) is not None:
+        return Standing(reached=True, text=ready.message)
     return Standing(reached=True, text=text + _without(pods.without_webhook if pods else 0))
 
 
@@ -81,11 +85,18 @@ def _missing(change: Change, live: Live | None) -> str:
     webhooks = live.webhooks
     if webhooks is not None and webhooks.current < webhooks.connected:
         return f"in force at {webhooks.current} of {webhooks.connected} decision webhooks"
+    return _pods_missing(change, live)
+
+
+def _pods_missing(change: Change, live: Live) -> str:
+    """Say what is to become of pods yet; empty where nothing is."""
     pods = live.pods
     if change.after == "Stopped" and pods is not None and pods.left:
         why = live.condition("Reconciling")
         going = f", {pods.terminating} of them going" if pods.terminating else ""
         return f"{_many(pods.left, 'pod')} left{going}{f' ({why.message})' if why and why.message else ''}"
+    if change.after == "Quarantined" and (ready := live.condition("Ready")) is not None and ready.status != "True":
+        return ready.message or ready.reason
     return ""
 
 

@@ -68,6 +68,9 @@ class Election:
         self._alarm: asyncio.TimerHandle | None = None
         self.last_read = -math.inf
         """When (on the monotonic clock) the last request was sent that went through etcd and was answered."""
+        self.continues_since: dt.datetime | None = None
+        """Since when nobody else can have led, where this replica led before and goes on with it; None for a leader
+        that took over."""
         self.problem = ""
         """What is wrong, in one line; empty where nothing is."""
 
@@ -161,6 +164,8 @@ class Election:
         write = self._objects.replace if "resourceVersion" in lease["metadata"] else self._objects.create
         self._lease = await write(LEASE, {**lease, "spec": spec})
         self._seen, self._others_until, self.last_read = _spec(self._lease), -math.inf, sent
+        if not self._told:
+            self.continues_since = _moment(spec["acquireTime"]) if again else None
         self._leads_until = sent + self._renew_deadline
 
     def _pause(self) -> float:
@@ -209,3 +214,11 @@ def _spec(lease: Body | None) -> Body:
 
 def _timestamp() -> str:
     return dt.datetime.now(dt.UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def _moment(timestamp: str) -> dt.datetime | None:
+    """Read a time of the Lease, which anybody who may edit it may have spoilt."""
+    try:
+        return dt.datetime.fromisoformat(timestamp)
+    except (TypeError, ValueError):
+        return None

@@ -22,9 +22,9 @@ class ModeNews:
     def published(self, registry: Registry, connected: Callable[[str], bool]) -> None:
         """Take a registry that came into force; `connected` says whether an agent has a decision webhook here."""
         before, self._registry = self._registry, registry
-        for key, item in registry.agents.items():
-            known = before.agents.get(key)
-            if known is item or known is None or known.mode.operating_mode == item.mode.operating_mode:
+        for key in {**before.not_running, **registry.not_running}:  # no other agent can have changed its mode
+            known, item = before.agents.get(key), registry.agents.get(key)
+            if known is None or item is None or known.mode.operating_mode == item.mode.operating_mode:
                 continue
             if item.mode.operating_mode == "Running":
                 self._post(key, "Normal", "Resumed", f"{_who(item.mode)}; it may act again")

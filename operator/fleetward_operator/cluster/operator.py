@@ -23,6 +23,7 @@ from fleetward_operator.cluster.podbinding import PodBinding
 from fleetward_operator.cluster.reconcile import Reconciler, recorded_modes
 from fleetward_operator.cluster.settings import Settings
 from fleetward_operator.hub.hub import Hub, LinkStatus
+from fleetward_operator.hub.modes import RecordedElsewhere
 from fleetward_operator.hub.server import HubServer
 from fleetward_operator.keeper import Keeper, KeeperSettings
 from fleetward_operator.killsurface.surface import KillSurface
@@ -34,6 +35,8 @@ from fleetward_operator.status.writer import StatusWriter
 from fleetward_operator.view.clusterview import ClusterView
 from fleetward_operator.view.observed import Observed
 from fleetward_operator.view.pods import Pods
+from fleetward_operator.view.quarantine import Cuts, Quarantines, quarantines
+from fleetward_operator.view.workloads import left_alone
 
 MAX_LINKS = 5000
 """Decision webhooks that one replica takes."""
@@ -137,6 +140,10 @@ class Operator:
         """Say, by pod, why evictions are refused."""
         return self.kill_surface.blocked
 
+    def cuts(self) -> Cuts:
+        """Say where the NetworkPolicy for quarantine stands."""
+        return self.keeper.cuts
+
     def leading(self) -> bool:
         """Whether this replica writes."""
         return self.election.leading
@@ -176,7 +183,10 @@ class Operator:
         self.election = Election(api, settings.namespace, settings.identity)
         self.election.on_change(self._leadership_changed)
         self.forwarder = await stack.enter_async_context(Forwarder(store, settings.data / "sinks"))
-        binding = PodBinding(api, self.pods, lambda: self.registry, events=self.events, system=settings.namespace)
+        system, excluded = settings.namespace, settings.excluded_namespaces
+        binding = PodBinding(
+            api, self.pods, lambda: self.registry, events=self.events, system=system, excluded_namespaces=excluded
+        )
         self.hub = await stack.enter_async_context(
             Hub(
                 store,
@@ -186,13 +196,17 @@ class Operator:
                 committed=self.forwarder.wake,
                 observe=self.reconciler.in_force,
                 max_link_age=LINK_SECONDS,
-                recorded_modes=lambda: recorded_modes(self.observed.values()),
+                recorded_elsewhere=self._recorded_elsewhere,
                 links_changed=self._links_changed,
             )
         )
         self.hub.record_modes = False  # until this replica leads
         self.keeper = Keeper(
-            api, _keeper_settings(settings), self.election, lambda: self.reconciler.governed_namespaces
+            api,
+            _keeper_settings(settings),
+            self.election,
+            lambda: self.reconciler.governed_namespaces,
+            self._quarantines,
         )
         self.certificate = HubCertificate(api, settings.namespace)
         self.peers = Peers(
@@ -208,8 +222,18 @@ class Operator:
         self.last_decisions = LastDecisions(
             store, lambda: (agent for link in self.hub.status().links for agent in link.agents)
         )
-        self.kill_surface = KillSurface(api, self, self.leading, self.events, system=settings.namespace)
-        self.status = StatusWriter(api, self, self.leading, events=self.events)
+        self.kill_surface = KillSurface(
+            api, self, self.leading, self.events, system=system, excluded_namespaces=excluded
+        )
+        self.status = StatusWriter(
+            api,
+            self,
+            self.leading,
+            events=self.events,
+            system=system,
+            excluded_namespaces=excluded,
+            recorded_mode=self.hub.recorded_mode,
+        )
         self.mode_news = ModeNews(self.events, self.leading)
         self.metrics.watch(OperatorFigures(self))
 
@@ -254,6 +278,15 @@ class Operator:
         self.hub.record_modes = leading
         self.status.touch()
         self.kill_surface.wake()
+
+    def _recorded_elsewhere(self) -> RecordedElsewhere:
+        return RecordedElsewhere(recorded_modes(self.observed.values()), self.election.continues_since)
+
+    def _quarantines(self) -> Quarantines | None:
+        if self.reconciler.governed_namespaces is None:
+            return None
+        settings = self._settings
+        return quarantines(self.registry, self.pods, left_alone(settings.namespace, settings.excluded_namespaces))
 
     def _links_changed(self) -> None:
         self.status.touch()

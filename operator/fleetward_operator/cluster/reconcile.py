@@ -20,6 +20,9 @@ from fleetward_operator.view.observed import Observed
 from fleetward_operator.view.source import PODS, Source
 from fleetward_operator.view.workloads import Workloads
 
+MOST_REST_SECONDS = 0.02
+"""How long a change may wait for others, so that a flood of them is passed on in few steps; it does not after quiet."""
+
 
 class Parts(Protocol):
     """What a change is passed on to."""
@@ -34,7 +37,7 @@ class Parts(Protocol):
 
 
 class Reconciler:
-    """Passes changes on, those of one turn of the event loop together. Begins when `start` is called."""
+    """Passes changes on, those that come at about the same time together. Begins when `start` is called."""
 
     def __init__(self, source: Source, parts: Parts) -> None:
         self._source = source
@@ -44,6 +47,8 @@ class Reconciler:
         self._pods: set[str] = set()
         """Pods that changed, by key."""
         self._started = False
+        self._rested_at = 0.0
+        """Until when changes are gathered (`loop.time`)."""
         self._sinks: list[AuditSink] = []
         self._fitting: asyncio.Task[None] | None = None
         self.workloads = Workloads()
@@ -64,7 +69,7 @@ class Reconciler:
         if self._changed_at is None:
             self._changed_at = time.monotonic()
             if self._started:
-                asyncio.get_running_loop().call_soon(self._pass_on)
+                asyncio.get_running_loop().call_at(self._rested_at, self._pass_on)
 
     def start(self) -> None:
         """Bring what the source holds into force. Call once everything that is there was seen."""
@@ -80,6 +85,7 @@ class Reconciler:
     def _pass_on(self) -> None:
         at, self._changed_at = self._changed_at, None
         pods, self._pods = self._pods, set()
+        began = asyncio.get_running_loop().time()
         parts, registry = self._parts, self._source.registry
         in_force = parts.hub.view.registry if parts.hub.view is not None else None
         if registry is not in_force:
@@ -94,6 +100,9 @@ class Reconciler:
             parts.hub.recheck(key)
         parts.status.touch()
         parts.kill_surface.wake()
+        # However many changes come, half of the time stays for what they are passed on to.
+        loop = asyncio.get_running_loop()
+        self._rested_at = loop.time() + min(loop.time() - began, MOST_REST_SECONDS)
 
     def _connected(self, agent: str) -> bool:
         return any(agent in link.agents for link in self._parts.hub.status().links)

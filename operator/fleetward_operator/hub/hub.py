@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection
 from typing import Protocol, Self
 
 from fleetward.registry.registry import Registry
@@ -15,7 +15,7 @@ from fleetward_operator.hub.frames import RefusedError
 from fleetward_operator.hub.inforce import ModeInForce, ModesInForce
 from fleetward_operator.hub.intake import Intake, RecordStore
 from fleetward_operator.hub.link import SidecarLink
-from fleetward_operator.hub.modes import ModeJournal, ModeStore
+from fleetward_operator.hub.modes import ModeJournal, ModeStore, RecordedElsewhere
 from fleetward_operator.hub.view import View
 
 DEFAULT_TTL = 5.0
@@ -79,8 +79,9 @@ class Hub:
 
     `observe` is called on the loop for each mode other than Running that came into force at the sidecars concerned.
     `max_link_age` ends each stream after so many seconds (less up to a tenth), for its sidecar to come again with the
-    token it then has: for so long at most is a token believed that is no longer good. `recorded_modes` tells which mode
-    was last recorded; see ModeJournal. `links_changed` is called when a stream came or went, or runs another version.
+    token it then has: for so long at most is a token believed that is no longer good. `recorded_elsewhere` tells
+    which mode was last recorded; see ModeJournal. `links_changed` is called when a stream came or went, or
+    runs another version.
     """
 
     def __init__(
@@ -93,7 +94,7 @@ class Hub:
         committed: Callable[[], None] = lambda: None,
         observe: Callable[[ModeInForce], None] = lambda _: None,
         max_link_age: float | None = None,
-        recorded_modes: Callable[[], Mapping[str, OperatingMode]] | None = None,
+        recorded_elsewhere: Callable[[], RecordedElsewhere] | None = None,
         links_changed: Callable[[], None] = lambda: None,
     ) -> None:
         if max_link_age is not None and max_link_age <= 0:
@@ -105,7 +106,7 @@ class Hub:
         self.ttl = ttl
         self.max_link_age = max_link_age
         self.intake = Intake(store, committed)
-        self._journal = ModeJournal(store, committed, recorded_modes)
+        self._journal = ModeJournal(store, committed, recorded_elsewhere)
         self._access = AccessJournal(store, committed)
         self._in_force = ModesInForce(observe)
         self._links_changed = links_changed

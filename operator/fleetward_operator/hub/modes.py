@@ -10,6 +10,7 @@ import logging
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Protocol
 
@@ -31,6 +32,7 @@ SETTLE_SECONDS = 0.05
 """Before a change is recorded: it reaches the sidecars first, and then has all the time it needs."""
 
 _PAGE = 1000
+_EVER = datetime.min.replace(tzinfo=UTC)
 
 _log = logging.getLogger(__name__)
 
@@ -45,22 +47,33 @@ class ModeStore(Protocol):
         """Commit a record of the hub's own."""
 
 
+@dataclass(frozen=True)
+class RecordedElsewhere:
+    """Which modes were last recorded, where several hubs take turns in recording them."""
+
+    modes: Mapping[str, OperatingMode]
+    """By subject (`Agent namespace/name`, `AgentFleet name`); one left out was Running."""
+    since: datetime | None = None
+    """From when on it is this hub's turn, so that what its own store has since then is newer than `modes`; None where
+    the turn only begins."""
+
+
 class ModeJournal:
     """Compares each published registry with what is recorded. `committed` is called after each record.
 
-    `recorded`, where given, says instead of the store which mode was last recorded, by subject (`Agent namespace/name`,
-    `AgentFleet name`; one left out was Running). It is called on the loop, when recording begins.
+    `elsewhere`, where given, says which mode was last recorded for whom; left out, the store alone does. It is called
+    on the loop, when recording begins.
     """
 
     def __init__(
         self,
         store: ModeStore,
         committed: Callable[[], None],
-        recorded: Callable[[], Mapping[str, OperatingMode]] | None = None,
+        elsewhere: Callable[[], RecordedElsewhere] | None = None,
     ) -> None:
         self._store = store
         self._committed = committed
-        self._given = recorded
+        self._elsewhere = elsewhere
         self._recording = True
         self._last: tuple[Registry, datetime] | None = None
         """What was published last, and when."""
@@ -141,11 +154,13 @@ class ModeJournal:
 
     async def _find_recorded(self) -> dict[str, OperatingMode] | None:
         """Give the modes last recorded; None where recording was ended or begun meanwhile. Raises StoreError."""
-        if self._recorded is None and self._given is not None:
-            self._recorded = dict(self._given())
-        elif self._recorded is None:
+        if self._recorded is None:
             entry = self._waiting[0]
-            found = await asyncio.get_running_loop().run_in_executor(self._thread, self._last_recorded)
+            told = self._elsewhere() if self._elsewhere is not None else RecordedElsewhere({}, _EVER)
+            found = dict(told.modes)
+            if told.since is not None:
+                loop = asyncio.get_running_loop()
+                found |= await loop.run_in_executor(self._thread, self._last_recorded, told.since)
             if not self._waiting or self._waiting[0] is not entry:
                 return None
             self._recorded = found
@@ -154,7 +169,7 @@ class ModeJournal:
     def _note(self, recorded: dict[str, OperatingMode], registry: Registry, at: datetime) -> int:
         """Record what differs; return how many records that took. Raises StoreError; what was recorded stays so."""
         written = 0
-        for subject, resource in _subjects(registry):
+        for subject, resource in _subjects(registry, recorded):
             before, after = recorded.get(subject, "Running"), resource.spec.operating_mode
             if before != after and self._recording:
                 self._store.append_own(_builder(subject, resource, before, registry.version, at))
@@ -162,9 +177,9 @@ class ModeJournal:
                 written += 1
         return written
 
-    def _last_recorded(self) -> dict[str, OperatingMode]:
+    def _last_recorded(self, since: datetime) -> dict[str, OperatingMode]:
         recorded: dict[str, OperatingMode] = {}
-        query, position = RecordQuery(types=("ModeChange",), limit=_PAGE), 0
+        query, position = RecordQuery(types=("ModeChange",), since=since, limit=_PAGE), 0
         while page := self._store.read(query, position):
             for stored in page:
                 if isinstance(record := stored.record, ModeChangeRecord):
@@ -178,12 +193,15 @@ class ModeJournal:
         self.problem = problem
 
 
-def _subjects(registry: Registry) -> Iterator[tuple[str, Agent | AgentFleet]]:
+def _subjects(registry: Registry, recorded: Mapping[str, OperatingMode]) -> Iterator[tuple[str, Agent | AgentFleet]]:
+    """Give what may differ from what is recorded: all fleets, and the agents that do not run or did not."""
     for fleet in registry.fleets.values():
         yield f"AgentFleet {fleet.key}", fleet
-    for agents in registry.agents_in.values():
-        for agent in agents.values():
-            yield f"Agent {agent.key}", agent
+    stood = (subject.removeprefix("Agent ") for subject in recorded if subject.startswith("Agent "))
+    for key in sorted({*registry.not_running, *stood}):
+        inside = registry.agents_in.get(key.partition("/")[0])
+        if inside is not None and (agent := inside.get(key)) is not None:
+            yield f"Agent {key}", agent
 
 
 def _builder(

@@ -62,6 +62,12 @@ def own(metadata: Body, owner: Body | None) -> Body:
     return {**metadata, "labels": labels, **({"ownerReferences": owners} if owners else {})}
 
 
+def is_ours(body: Body) -> bool:
+    """Say whether the keeper made an object: then it has our label."""
+    key = "app.kubernetes.io/managed-by"
+    return bool((body["metadata"].get("labels") or {}).get(key) == MANAGED[key])
+
+
 async def owner_reference(objects: Objects, kind: Kind, name: str) -> Body | None:
     """Refer to a cluster-scoped object as an owner; None where it does not exist. Raises RequestError."""
     found = await objects.get(kind, name)

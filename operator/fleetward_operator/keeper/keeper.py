@@ -15,6 +15,7 @@ from fleetward_operator.keeper import governedpods, webhooks
 from fleetward_operator.keeper.ensure import Ensure, owner_reference
 from fleetward_operator.keeper.problems import Problems
 from fleetward_operator.keeper.proof import Proof, tell, try_validation
+from fleetward_operator.keeper.quarantine import keep_quarantine
 from fleetward_operator.keeper.settings import KeeperSettings
 from fleetward_operator.keeper.tls import keep_tls
 from fleetward_operator.keeper.trust import keep_trust
@@ -29,6 +30,7 @@ from fleetward_operator.kube.objects import (
     NotLeadingError,
     Objects,
 )
+from fleetward_operator.view.quarantine import Cuts, Quarantines
 
 GAP = 1.0
 """Seconds between rounds at least, however often it is woken."""
@@ -43,6 +45,7 @@ PROOF_SETTLES = 10.0
 """Seconds for which validation may fail before that is a problem: configurations take a moment to be in force."""
 
 OWNER = f"ClusterRole {OPERATOR}"
+QUARANTINE = "quarantine"
 CERTIFICATES = "certificates"
 TRUST = "trust"
 WEBHOOKS = "webhook configurations"
@@ -53,9 +56,10 @@ _log = logging.getLogger(__name__)
 
 
 class Keeper:
-    """Keeps certificates, trust, webhook configurations and admission policy right while `election` leads.
+    """Keeps quarantine, certificates, trust, webhook configurations and admission policy right while `election` leads.
 
-    `namespaces` gives the namespaces with an Agent that has a workload, or None while that is not known yet.
+    `namespaces` gives the namespaces with an Agent that has a workload, `quarantines` where something is quarantined;
+    both give None while that is not known yet.
     """
 
     def __init__(
@@ -64,16 +68,20 @@ class Keeper:
         settings: KeeperSettings,
         election: Election,
         namespaces: Callable[[], Collection[str] | None],
+        quarantines: Callable[[], Quarantines | None],
     ) -> None:
         self._objects = Objects(api, may_write=lambda: election.leading)
         self._settings = settings
         self._election = election
         self._namespaces = namespaces
+        self._quarantines = quarantines
         self._ensure = Ensure(self._objects)
         self._problems = Problems()
         self._proof: Proof | None = None
         self._owned = False
         self._woken = asyncio.Event()
+        self.cuts: Cuts = {}
+        """Where the NetworkPolicy for quarantine stands, as far as this replica leads and has looked."""
         self.rounds = 0
         """How many rounds it has made as leader."""
         election.on_change(lambda _: self.wake())
@@ -96,7 +104,7 @@ class Keeper:
                 await self._round()
                 failed = failed + 1 if self._problems.current else 0
             else:
-                failed, self._proof = 0, None
+                failed, self._proof, self.cuts = 0, None, {}
                 self._problems.clear()
             await self._rest(failed)
 
@@ -135,13 +143,18 @@ class Keeper:
 
     async def _keep(self, owner: Body | None) -> None:
         problems, settings, bundle = self._problems, self._settings, b""
+        with problems.about(QUARANTINE):
+            if (wanted := self._quarantines()) is not None:
+                self.cuts = await keep_quarantine(self._objects, problems, wanted, owner)
         with problems.about(CERTIFICATES):
             bundle = await keep_tls(self._objects, settings, dt.datetime.now(dt.UTC))
         if bundle:
             namespaces = self._namespaces()
             with problems.about(TRUST):
                 if namespaces is not None:
-                    await keep_trust(self._objects, problems, bundle, namespaces, owner)
+                    # In our own namespace too: people who read the audit trail trust the hub by it.
+                    trusting = {*namespaces, settings.namespace}
+                    await keep_trust(self._objects, problems, bundle, trusting, owner)
             with problems.about(WEBHOOKS):
                 configuration = webhooks.mutating(settings, bundle)
                 await self._ensure(MUTATING, WEBHOOK_CONFIGURATION, configuration, owner)

@@ -4,9 +4,8 @@ import logging
 from collections.abc import Collection
 
 from fleetward.resources.names import CA_CONFIG_MAP, CA_FILE
-from fleetward_operator.keeper.ensure import own
+from fleetward_operator.keeper.ensure import is_ours, own
 from fleetward_operator.keeper.problems import Problems
-from fleetward_operator.keeper.settings import MANAGED
 from fleetward_operator.kube.objects import CONFIG_MAP, Body, Objects
 from fleetward_operator.kube.rest import RequestError
 
@@ -25,7 +24,7 @@ async def keep_trust(
         with problems.about(f"ConfigMap {namespace}/{CA_CONFIG_MAP}"):
             await _keep(objects, namespace, bundle.decode(), owner, found.get(namespace))
     for namespace in sorted(found.keys() - set(namespaces)):
-        if _is_ours(found[namespace]):
+        if is_ours(found[namespace]):
             with problems.about(f"ConfigMap {namespace}/{CA_CONFIG_MAP}"):
                 await objects.delete(CONFIG_MAP, found[namespace])
                 _log.info("ConfigMap %s/%s: removed, no agent is left there", namespace, CA_CONFIG_MAP)
@@ -48,8 +47,3 @@ async def _keep(objects: Objects, namespace: str, bundle: str, owner: Body | Non
             return  # the namespace goes, or is gone; its agents follow
         raise
     _log.info("ConfigMap %s/%s: %s", namespace, CA_CONFIG_MAP, "created" if have is None else "put right")
-
-
-def _is_ours(body: Body) -> bool:
-    key = "app.kubernetes.io/managed-by"
-    return bool((body["metadata"].get("labels") or {}).get(key) == MANAGED[key])

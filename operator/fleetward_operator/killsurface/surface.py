@@ -1,4 +1,4 @@
-"""Does to pods what the plan says: evictions through the Eviction API, and our gate taken off.
+"""Sees to it that what the plan says is done to pods (`deeds`).
 
 A PodDisruptionBudget in the way is respected for as long as it stands: the eviction is tried again, and never replaced
 by a deletion. Every action is idempotent, and whatever failed is in the next plan again.
@@ -14,10 +14,11 @@ from dataclasses import dataclass
 
 from kubernetes.aio.client import ApiClient
 
-from fleetward.resources.names import OPERATOR, STOPPED_GATE, SYSTEM_NAMESPACE
+from fleetward.resources.names import SYSTEM_NAMESPACE
+from fleetward_operator.killsurface.deeds import RIGHT, Deeds
 from fleetward_operator.killsurface.plan import Action, plan
 from fleetward_operator.kube.events import EventPoster, about
-from fleetward_operator.kube.rest import JSON_PATCH, NO_ANSWER, RequestError, request
+from fleetward_operator.kube.rest import NO_ANSWER, RequestError
 from fleetward_operator.status.view import ClusterView
 from fleetward_operator.view.workloads import Workloads, left_alone
 
@@ -40,6 +41,9 @@ DONE_SECONDS = 10.0
 MAX_AGE_SECONDS = 10.0
 """With a view of the cluster that may be older, nothing is done: what it says may be long undone."""
 
+_FREEING = frozenset({"Release", "Unquarantine"})
+"""What must not be done by a view that has not seen yet why it is otherwise."""
+
 Doing = tuple[str, str]
 """A verb, and the pod's uid."""
 
@@ -55,7 +59,7 @@ class _Wait:
 
 
 class KillSurface:
-    """Evicts and releases pods while `run` runs and `leading` says so."""
+    """Evicts, releases and cuts off pods while `run` runs and `leading` says so."""
 
     def __init__(
         self,
@@ -69,7 +73,7 @@ class KillSurface:
         resync: float = RESYNC_SECONDS,
         first_retry: float = FIRST_RETRY_SECONDS,
     ) -> None:
-        self._api = api
+        self._deeds = Deeds(api, events)
         self._view = view
         self._leading = leading
         self._events = events
@@ -80,8 +84,8 @@ class KillSurface:
         self._wake = asyncio.Event()
         self._under_way: dict[Doing, asyncio.Task[None]] = {}
         self._waits: dict[Doing, _Wait] = {}
-        self._held_since: dict[str, float] = {}
-        """When each pod that is to be released was first seen so, by uid."""
+        self._since: dict[Doing, float] = {}
+        """When each action that frees a pod was first planned."""
         self.blocked: dict[str, str] = {}
         """Why evictions are refused, by pod."""
         self.problems: dict[str, str] = {}
@@ -132,10 +136,10 @@ class KillSurface:
         """Give the seconds before an action may begin."""
         wait = self._waits.get((action.verb, action.pod.uid))
         until = wait.until - now if wait is not None else 0.0
-        if action.verb == "Release":
-            # Admission may have known of a stop sooner than this view. What the view lacks is no older than its age, so
-            # once it has been whole at a time when the pod was there already, it knows whatever admission knew.
-            since = self._held_since.setdefault(action.pod.uid, now)
+        if action.verb in _FREEING:
+            # Admission, or who led before, may have known of a mode sooner than this view. What the view lacks is no
+            # older than its age, so once it has been whole at a time when the pod was so already, it knows it, too.
+            since = self._since.setdefault((action.verb, action.pod.uid), now)
             until = max(until, self._view.age_seconds() - (now - since))
         return until
 
@@ -143,7 +147,7 @@ class KillSurface:
         planned = {(action.verb, action.pod.uid) for action in actions}
         evicted = {action.pod.key for action in actions if action.verb == "Evict"}
         self._waits = {doing: wait for doing, wait in self._waits.items() if doing in planned}
-        self._held_since = {uid: at for uid, at in self._held_since.items() if ("Release", uid) in planned}
+        self._since = {doing: at for doing, at in self._since.items() if doing in planned}
         for pod in self.blocked.keys() - evicted:
             del self.blocked[pod]
 
@@ -154,53 +158,17 @@ class KillSurface:
     async def _do(self, action: Action) -> None:
         doing = (action.verb, action.pod.uid)
         try:
-            await (self._evict(action) if action.verb == "Evict" else self._release(action))
+            await self._deeds.do(action)
         except RequestError as error:
             self._failed(action, error)
         except Exception:  # noqa: BLE001 - one pod must not keep all others from being stopped
             _log.exception("%s of the pod %s failed", action.verb, action.pod.key)
             self._waits[doing] = _Wait(time.monotonic() + LONGEST_RETRY_SECONDS)
         else:
-            self.blocked.pop(action.pod.key, None)
-            self.problems.pop(_RIGHT[action.verb], None)
+            if action.verb == "Evict":
+                self.blocked.pop(action.pod.key, None)
+            self.problems.pop(RIGHT[action.verb], None)
             self._waits[doing] = _Wait(time.monotonic() + DONE_SECONDS)
-
-    async def _evict(self, action: Action) -> None:
-        pod = action.pod
-        body = {
-            "apiVersion": "policy/v1",
-            "kind": "Eviction",
-            "metadata": {"name": pod.name, "namespace": pod.namespace},
-            "deleteOptions": {"preconditions": {"uid": pod.uid}},
-        }
-        path = f"/api/v1/namespaces/{pod.namespace}/pods/{pod.name}/eviction"
-        try:
-            await request(self._api, "POST", path, f"evict the pod {pod.key} ({_RIGHT['Evict']})", body=body)
-        except RequestError as error:
-            if error.status in {404, 409}:
-                return  # it is gone, or another one has its name by now
-            raise
-        self._events.post(about(pod), "Normal", "Evicted", f"its agents are Stopped: {', '.join(action.agents)}")
-
-    async def _release(self, action: Action) -> None:
-        pod = action.pod
-        path, gate = f"/api/v1/namespaces/{pod.namespace}/pods/{pod.name}", pod.gates.index(STOPPED_GATE)
-        where = f"/spec/schedulingGates/{gate}"
-        patch = [
-            {"op": "test", "path": "/metadata/uid", "value": pod.uid},
-            {"op": "test", "path": where, "value": {"name": STOPPED_GATE}},
-            {"op": "remove", "path": where},
-        ]
-        doing = f"release the pod {pod.key} ({_RIGHT['Release']})"
-        query = {"fieldManager": OPERATOR}
-        try:
-            await request(self._api, "PATCH", path, doing, query=query, body=patch, content=JSON_PATCH)
-        except RequestError as error:
-            if error.status in {404, 409} or (error.status == 422 and "test" in error.message.lower()):
-                return  # it is gone, or is not what it was: the next plan goes by what it is
-            raise
-        why = f"not all its agents are Stopped: {', '.join(action.agents)}" if action.agents else "no Agent selects it"
-        self._events.post(about(pod), "Normal", "Released", f"{why}; its scheduling gate is off")
 
     def _failed(self, action: Action, error: RequestError) -> None:
         doing = (action.verb, action.pod.uid)
@@ -212,7 +180,7 @@ class KillSurface:
             return
         if error.status == 429:
             return
-        tried = "reach the API server" if error.status == NO_ANSWER else _RIGHT[action.verb]
+        tried = "reach the API server" if error.status == NO_ANSWER else RIGHT[action.verb]
         if tried not in self.problems:
             _log.error("%s", error)
         self.problems[tried] = str(error)
@@ -225,10 +193,6 @@ class KillSurface:
                     note = f"the pod {pod} cannot be evicted, which is tried again: {error.message}"
                     self._events.post(about(observed), "Warning", "EvictionBlocked", note)
         self.blocked[pod] = error.message
-
-
-_RIGHT = {"Evict": "create pods/eviction", "Release": "patch pods"}
-"""What the operator's role must allow."""
 
 
 def _by_budget(error: RequestError) -> bool:

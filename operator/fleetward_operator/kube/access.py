@@ -44,7 +44,10 @@ class Access:
     @contextlib.asynccontextmanager
     async def client(self) -> AsyncIterator[ApiClient]:
         """Give a client that lives as long as the block. Raises AccessError."""
-        async with ApiClient(await self.configuration()) as client:
+        configuration = await self.configuration()
+        # Else aiohttp reads ~/.netrc before each request, in a thread.
+        configuration.client_session_kwargs = {"trust_env": False}
+        async with ApiClient(configuration) as client:
             yield client
 
 

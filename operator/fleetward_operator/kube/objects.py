@@ -39,6 +39,7 @@ SECRET = Kind("Secret", "/api/v1", "secrets")
 CONFIG_MAP = Kind("ConfigMap", "/api/v1", "configmaps")
 LEASE = Kind("Lease", "/apis/coordination.k8s.io/v1", "leases")
 EVENT = Kind("Event", "/apis/events.k8s.io/v1", "events")
+NETWORK_POLICY = Kind("NetworkPolicy", "/apis/networking.k8s.io/v1", "networkpolicies")
 CLUSTER_ROLE = Kind("ClusterRole", "/apis/rbac.authorization.k8s.io/v1", "clusterroles")
 CRD = Kind("CustomResourceDefinition", "/apis/apiextensions.k8s.io/v1", "customresourcedefinitions")
 _ADMISSION = "/apis/admissionregistration.k8s.io/v1"
@@ -75,6 +76,10 @@ class Objects:
         """
         found = await self._request("list", kind, "GET", kind.path(), query={"fieldSelector": f"metadata.name={name}"})
         return list(found["items"])
+
+    async def list_in(self, kind: Kind, namespace: str) -> list[Body]:
+        """Read all objects of a namespace. Raises RequestError."""
+        return list((await self._request("list", kind, "GET", kind.path(namespace)))["items"])
 
     async def create(self, kind: Kind, body: Body, *, dry_run: bool = False) -> Body:
         """Create an object. Raises RequestError (409 AlreadyExists, where it exists), NotLeadingError."""

@@ -30,6 +30,8 @@ class RequestError(Exception):
         self.message = str(body.get("message") or body.get("reason") or "no message")
         details = body.get("details") or {}
         self.causes = frozenset(cause.get("reason") for cause in details.get("causes") or ())
+        self.patch_misfits = status == 422 and not details
+        """Whether a JSON patch does not fit the object: a test in it failed. (What is invalid comes with details.)"""
         self.retry_after = retry_after
         """Seconds that the API server asks to wait, where it does."""
         said = f"{status}: {self.message}" if status else self.message

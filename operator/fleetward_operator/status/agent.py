@@ -1,55 +1,18 @@
 """The status of an Agent, from what is known of it. Pure: the same knowledge gives the same status."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
 from fleetward.registry import slice as sl
 from fleetward_operator.status import conditions as say
 from fleetward_operator.status.conditions import Json, Verdict, count, names
+from fleetward_operator.status.facts import AgentFacts, PodNow
+from fleetward_operator.status.quarantine import quarantining
 from fleetward_operator.view.observed import Observed
-from fleetward_operator.view.pods import Pod
 
 MOST_FLEETS = 256
-
-
-@dataclass(frozen=True, slots=True)
-class PodNow:
-    """One pod of the agent."""
-
-    pod: Pod
-    connected: bool = False
-    """Whether its decision webhook is connected and serves the agent."""
-    current: bool = False
-    """Whether that decides by what holds for the agent now."""
-    mates: tuple[str, ...] = ()
-    """Other agents of the pod that are not Stopped."""
-    blocked: str = ""
-    """Why its eviction is refused."""
-
-    @property
-    def runs(self) -> bool:
-        """Whether the pod runs, or is about to: then it must have a decision webhook."""
-        return not self.pod.held and not self.pod.terminating
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AgentFacts:
-    """What is known of an agent besides the object itself."""
-
-    item: sl.Agent | None
-    """It, as the registry has it; None where nothing of it governs."""
-    has_workload: bool = True
-    pods: Sequence[PodNow] = ()
-    """The pods it selects that are not over."""
-    excluded: str = ""
-    """Why pods of its namespace are not governed."""
-    patient: bool = False
-    """Whether webhooks that are not current may be so for a moment: the last change was not about the agent itself."""
-    version: str = ""
-    """The registry version that last changed what holds for the agent."""
-    last_decision: Mapping[str, Any] | None = field(default=None)
 
 
 def agent_status(observed: Observed, facts: AgentFacts, previous: Mapping[str, Any], now: datetime) -> Json:
@@ -63,7 +26,7 @@ def agent_status(observed: Observed, facts: AgentFacts, previous: Mapping[str, A
         "total": len(facts.pods),
         "ready": sum(p.pod.ready and not p.pod.terminating for p in facts.pods),
         "held": sum(p.pod.held for p in facts.pods),
-        "withoutWebhook": len(_without(facts)),
+        "withoutWebhook": len(facts.without),
         "terminating": sum(p.pod.terminating for p in facts.pods),
     }
     connected, current = _webhooks(facts)
@@ -93,6 +56,9 @@ def verdict(observed: Observed, facts: AgentFacts) -> Verdict:
     mode = facts.item.mode.operating_mode
     if mode == "Stopped" and (stopping := _stopping(facts)) is not None:
         return stopping
+    if mode == "Quarantined" and (cutting := quarantining(facts)) is not None:
+        shared = [p for p in facts.pods if p.mates]
+        return _in_force(mode, replace(facts, pods=shared)) if cutting.ready and shared else cutting
     return _in_force(mode, facts)
 
 
@@ -117,7 +83,7 @@ def _stopping(facts: AgentFacts) -> Verdict | None:
 def _in_force(mode: sl.OperatingMode, facts: AgentFacts) -> Verdict:
     """Say whether the decision webhooks of all running pods decide by what holds now."""
     running = [p for p in facts.pods if p.runs]
-    if without := _without(facts):
+    if without := facts.without:
         return say.moving(
             "PodsWithoutWebhook",
             f"{count(len(without), 'pod has', 'pods have')} no decision webhook, so nothing governs them:"
@@ -136,12 +102,12 @@ def _governed(
     mode: sl.OperatingMode, facts: AgentFacts, running: Sequence[PodNow], webhooks: tuple[int, int]
 ) -> Verdict:
     where = f"in force at {webhooks[0]} of {count(webhooks[1], 'decision webhook')}"
-    if mode == "Stopped":
-        mates = names(sorted({mate for p in running for mate in p.mates}))
+    if mates := names(sorted({mate for p in running for mate in p.mates})) if mode in sl.HOLDING_MODES else "":
+        done = "drained" if mode == "Stopped" else "cut off the network"
         return say.ready(
             "PodShared",
-            f"counts as Paused, {where}: its pods also run agents that are not Stopped ({mates}); its pods are drained"
-            " once those are Stopped, too",
+            f"counts as Paused, {where}: pods also run agents that are not {mode} ({mates}); these pods are {done}"
+            f" once those are {mode}, too",
         )
     if not facts.has_workload:
         why = "spec.workload is left out, so no pod runs the agent"
@@ -161,10 +127,6 @@ def _waiting(facts: AgentFacts) -> str:
     starting = len(facts.pods) - sum(p.pod.held or p.pod.terminating for p in facts.pods)
     parts = [(starting, "starting"), (held, "held"), (ending, "ending")]
     return ", ".join(f"{number} {what}" for number, what in parts if number)
-
-
-def _without(facts: AgentFacts) -> list[PodNow]:
-    return [p for p in facts.pods if p.runs and not p.pod.injected and not p.connected]
 
 
 def _webhooks(facts: AgentFacts) -> tuple[int, int]:

@@ -45,7 +45,7 @@ def _fleet(
     if mode == "Running":
         return say.ready("InForce", f"governs {agents}")
     if unready:
-        doing = "Draining" if mode == "Stopped" else "Propagating"
+        doing = {"Stopped": "Draining", "Quarantined": "Quarantining"}.get(mode, "Propagating")
         done = len(members) - len(unready)
         return say.moving(doing, f"{mode} at {done} of {agents}; not yet at {names(unready)}")
     return say.ready(mode, f"{mode} at {len(members)} of {agents}")

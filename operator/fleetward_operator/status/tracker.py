@@ -11,10 +11,12 @@ from dataclasses import dataclass, field
 
 from fleetward.registry import slice as sl
 from fleetward.registry.registry import Registry
-from fleetward_operator.status.agent import AgentFacts, PodNow
+from fleetward.registry.selector import selects
+from fleetward_operator.status.facts import AgentFacts, PodNow
 from fleetward_operator.status.view import Link, StatusView
 from fleetward_operator.view.observed import Observed
 from fleetward_operator.view.pods import Pod
+from fleetward_operator.view.quarantine import Cuts
 from fleetward_operator.view.workloads import Workloads, excluded
 
 PATIENCE_SECONDS = 10.0
@@ -63,6 +65,7 @@ class Tracker:
         self._links: dict[str, list[tuple[tuple[str, ...], str]]] = {}
         """By pod: the agents its decision webhooks serve, and the version they run."""
         self._blocked: dict[str, str] = {}
+        self._cuts: Cuts = {}
         self._members: defaultdict[str, set[str]] = defaultdict(set)
         """Agents by fleet."""
         self._subjects: defaultdict[str, set[str]] = defaultdict(set)
@@ -89,6 +92,7 @@ class Tracker:
         for pod in {p for p in blocked.keys() | self._blocked.keys() if blocked.get(p) != self._blocked.get(p)}:
             dirty.soon |= _agents(self._agents_of.get(pod, ()))
         self._blocked = blocked
+        self._follow_cuts(view.cuts(), dirty)
         now = self._clock()
         for agent in [agent for agent, at in self._impatient.items() if at <= now]:
             del self._impatient[agent]
@@ -107,6 +111,7 @@ class Tracker:
             item=self._agents.get(agent),
             has_workload=resource is not None and resource.spec.workload is not None,
             pods=[self._pod_now(agent, pod) for pod in sorted(self._pods_of.get(agent, ()))],
+            cut=namespace in self._cuts,
             excluded=excluded(namespace, self._registry, self._never),
             patient=concern is not None and not concern.own and self._clock() - concern.at < PATIENCE_SECONDS,
             version=concern.version if concern is not None else "",
@@ -128,12 +133,17 @@ class Tracker:
             pod=self._pods[key],
             connected=bool(serving),
             current=any(self._indices.get(running, -1) >= concern.index for running in serving),
-            mates=tuple(mate for mate in self._agents_of[key] if mate != agent and not self._stops(mate)),
+            mates=tuple(mate for mate in self._agents_of[key] if self._mode(mate) != self._mode(agent)),
             blocked=self._blocked.get(key, ""),
+            opened=self._opened(self._pods[key]),
         )
 
-    def _stops(self, agent: str) -> bool:
-        return self._agents[agent].mode.operating_mode == "Stopped"
+    def _mode(self, agent: str) -> sl.OperatingMode:
+        return self._agents[agent].mode.operating_mode
+
+    def _opened(self, pod: Pod) -> tuple[str, ...]:
+        openings = self._cuts.get(pod.namespace, ())
+        return tuple(opening.policy for opening in openings if selects(opening.selector, pod.labels))
 
     # The registry
 
@@ -251,6 +261,12 @@ class Tracker:
         for agent in after:
             self._pods_of[agent].add(key)
         dirty.soon |= _agents(before) | _agents(after)
+
+    def _follow_cuts(self, cuts: Cuts, dirty: Dirty) -> None:
+        before, self._cuts = self._cuts, cuts
+        for namespace in cuts.keys() | before.keys():
+            if cuts.get(namespace) != before.get(namespace):
+                dirty.soon |= _agents(self._registry.agents_in.get(namespace) or ())
 
     def _follow_links(self, links: Iterable[Link], dirty: Dirty) -> None:
         now: dict[str, list[tuple[tuple[str, ...], str]]] = {}

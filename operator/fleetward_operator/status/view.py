@@ -7,6 +7,7 @@ from fleetward.audit.forward import SinkStatus
 from fleetward.registry.registry import Registry
 from fleetward_operator.view.observed import Observed
 from fleetward_operator.view.pods import Pods
+from fleetward_operator.view.quarantine import Cuts
 
 
 class Link(Protocol):
@@ -58,3 +59,6 @@ class StatusView(ClusterView, Protocol):
 
     def blocked(self) -> Mapping[str, str]:
         """Say, by pod, why evictions are refused; see `KillSurface.blocked`."""
+
+    def cuts(self) -> Cuts:
+        """Say where the NetworkPolicy for quarantine stands; see `Keeper.cuts`."""

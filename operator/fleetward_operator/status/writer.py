@@ -242,7 +242,7 @@ class StatusWriter:
         match error.status:
             case 404:
                 return  # it is gone, and the watch will say so
-            case 409 | 422 if "test" in error.message.lower() or error.status == 409:
+            case 409 | 422 if error.patch_misfits or error.status == 409:
                 self._waiting.put_in(key, RETRY_SECONDS)  # another object has its name by now
             case 429:
                 wait = error.retry_after or RETRY_SECONDS
@@ -273,13 +273,16 @@ class StatusWriter:
 
 
 def _falls_behind(has: Json, status: Json) -> bool:
-    """Say whether all that speaks against an agent that was Ready is that webhooks are missing or behind."""
+    """Say whether all that speaks against an agent that was Ready is what a new leader has not seen yet.
+
+    That is: webhooks are missing or behind, or the NetworkPolicy for quarantine was not looked at.
+    """
     before, after = condition(has, "Ready"), condition(status, "Ready")
     return (
         before is not None
         and before.get("status") == "True"
         and after is not None
-        and after["reason"] == "Propagating"
+        and after["reason"] in {"Propagating", "Quarantining"}
         and before.get("observedGeneration") == after["observedGeneration"]
         and (has.get("mode") or {}).get("operatingMode") == (status.get("mode") or {}).get("operatingMode")
     )

@@ -9,7 +9,7 @@ from fleetward.registry.registry import Registry
 from fleetward.registry.selector import selects
 from fleetward.registry.slice import Wire
 from fleetward.resources import Agent
-from fleetward.resources.names import CONTAINER, INJECTED_LABEL, STOPPED_GATE
+from fleetward.resources.names import CONTAINER, INJECTED_LABEL, QUARANTINED_LABEL, STOPPED_GATE
 
 
 class Pod(Wire, frozen=True):
@@ -29,6 +29,8 @@ class Pod(Wire, frozen=True):
     injected: bool = False
     """Whether it carries the decision webhook."""
     terminating: bool = False
+    host_network: bool = False
+    """Whether it has the node's network, where no NetworkPolicy applies to it."""
 
     @property
     def key(self) -> str:
@@ -44,6 +46,11 @@ class Pod(Wire, frozen=True):
     def held(self) -> bool:
         """Whether our gate keeps it from being scheduled."""
         return STOPPED_GATE in self.gates
+
+    @property
+    def quarantined(self) -> bool:
+        """Whether it has the label by which our NetworkPolicy cuts it off; another value of that does not."""
+        return self.labels.get(QUARANTINED_LABEL) == "true"
 
 
 def read_pod(body: Mapping[str, Any]) -> Pod:
@@ -63,6 +70,7 @@ def read_pod(body: Mapping[str, Any]) -> Pod:
         gates=tuple(gate["name"] for gate in spec.get("schedulingGates") or ()),
         injected=INJECTED_LABEL in (metadata.get("labels") or {}) and any(c["name"] == CONTAINER for c in containers),
         terminating="deletionTimestamp" in metadata,
+        host_network=bool(spec.get("hostNetwork")),
     )
 
 

@@ -129,7 +129,7 @@ class Watching:
 
         def follow(plural: str, group: str, version: str) -> None:
             @kopf.on.event(group=group, version=version, plural=plural, registry=registry, id=f"see-{plural}")
-            def see(event: kopf.RawEvent, **_: object) -> None:
+            async def see(event: kopf.RawEvent, **_: object) -> None:  # kopf has a thread for each that is not async
                 self._tell(self._saw, plural, event["type"], event["object"])
 
         for plural in KIND_OF:

@@ -10,13 +10,10 @@ import msgspec
 from pydantic import BaseModel
 
 from fleetward.registry.selector import selects
-from fleetward.registry.slice import MODES, OperatingMode
+from fleetward.registry.slice import HOLDING_MODES, MODES, OperatingMode
 from fleetward.resources.base import LabelSelector
 from fleetward.resources.names import INJECTION_LABEL
 from fleetward_webhook.admission.review import Camel
-
-HOLDING = frozenset({"Stopped", "Quarantined"})
-"""The operating modes in which no new pod starts."""
 
 _EVERYTHING = LabelSelector()
 
@@ -143,7 +140,7 @@ def held(agents: Iterable[Agent], fleets: Iterable[Fleet], namespace_labels: Map
         of_fleets = [f.spec.operating_mode for f in around if _belongs(agent, f, namespace_labels)]
         return max([agent.spec.operating_mode, *of_fleets], key=MODES.index)  # the strongest counts
 
-    return all(mode(agent) in HOLDING for agent in agents)
+    return all(mode(agent) in HOLDING_MODES for agent in agents)
 
 
 def _belongs(agent: Agent, fleet: Fleet, namespace_labels: Mapping[str, str]) -> bool:

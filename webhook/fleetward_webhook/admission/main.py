@@ -71,7 +71,10 @@ async def run(settings: Settings) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
-    async with ApiClient(await _configuration(settings)) as client:
+    configuration = await _configuration(settings)
+    # Else aiohttp reads ~/.netrc before each request, in a thread, while a pod waits.
+    configuration.client_session_kwargs = {"trust_env": False}
+    async with ApiClient(configuration) as client:
         client.user_agent = f"fleetward-admission/{__version__}"
         await _serve(settings, Reader(client), stopping)
 
