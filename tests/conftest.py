@@ -3,7 +3,12 @@
 from collections.abc import Generator
 
 import pytest
+from hypothesis import HealthCheck, settings
 from support.controlplane.fixtures import build_before_tests, report_skips
+
+# How long an example takes says how busy the machine is: no such time fails a test.
+settings.register_profile("fleetward", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("fleetward")
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:

@@ -100,4 +100,4 @@ class SpoolMachine(RuleBasedStateMachine):
 
 
 TestSpoolModel = SpoolMachine.TestCase
-TestSpoolModel.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+TestSpoolModel.settings = settings(max_examples=60, stateful_step_count=40)

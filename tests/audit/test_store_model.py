@@ -19,7 +19,7 @@ batches = st.lists(st.lists(records, max_size=6), max_size=12)
 reports = st.dictionaries(st.sampled_from(WRITERS), st.integers(0, 15))
 
 
-@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=80, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(batches, reports)
 def test_any_batches(
     make: Callable[..., Record], given_batches: list[list[tuple[str, int, str]]], reported: dict[str, int]

@@ -104,7 +104,7 @@ def engine_for(source: Source, actions: dict[str, list[str]]) -> Engine:
     return Engine(registry.cut(registry.agents), RUNTIME)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(safety_files, st.dictionaries(names, tags, min_size=1, max_size=6))
 def test_the_verdicts_are_those_of_the_source(source: Source, actions: dict[str, list[str]]) -> None:
     engine = engine_for(source, actions)
@@ -117,7 +117,7 @@ def test_the_verdicts_are_those_of_the_source(source: Source, actions: dict[str,
             assert (found.decision, bool(found.rules)) == (DECISIONS[expected], True)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(safety_files, st.lists(st.tuples(names, tags), max_size=10))
 def test_pairs_whose_order_matters(source: Source, actions: list[tuple[str, list[str]]]) -> None:
     everything = source["rules"]

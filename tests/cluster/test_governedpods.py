@@ -257,7 +257,7 @@ def test_api_server_and_operator_agree_on_who_is_selected(policy: ControlPlane) 
             max_size=4,
         ),
     )
-    @settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+    @settings(max_examples=25, suppress_health_check=list(HealthCheck), derandomize=True)
     def agree(selector: dict[str, Any], account: str | None, tries: list[tuple[dict[str, str] | None, str]]) -> None:
         nonlocal number
         number += 1

@@ -180,12 +180,16 @@ async def test_quarantine_labels_the_agent_s_pods_and_no_others_and_resuming_tak
     world.mode("alpha", "Running")
     world.mode("beta", "Stopped")
     await world.see()
-    for name in ("alpha-1", "held", "foreign", "crew-1"):
+    for name in ("alpha-1", "held", "foreign"):
         await until(lambda name=name: world.quarantined(name) is None)  # type: ignore[misc]
+    assert world.quarantined("crew-1") == "true", "none of its agents may act"
+    world.mode("beta", "Paused")
+    await world.see()
+    await until(lambda: world.quarantined("crew-1") is None)
     assert world.labels("alpha-1") == before
     await until(lambda: world.gates("held") == [])
     await until(lambda: "Unquarantined" in {event["reason"] for event in world.events_about("crew-1")})
-    assert world.there("crew-1"), "not all its agents are Stopped"
+    assert world.there("crew-1"), "its agents were never all Stopped"
     assert world.quarantined("stranger") == "by-hand"
 
 

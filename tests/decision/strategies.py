@@ -22,9 +22,9 @@ Data = dict[str, Any]
 _TIMES = int(os.environ.get("FLEETWARD_EXAMPLES_TIMES", "1"))
 """How many times as many examples as usual: for a long search before a release."""
 
-FEW = settings(max_examples=40 * _TIMES, deadline=None)
-SOME = settings(max_examples=80 * _TIMES, deadline=None)
-MANY = settings(max_examples=250 * _TIMES, deadline=None)
+FEW = settings(max_examples=40 * _TIMES)
+SOME = settings(max_examples=80 * _TIMES)
+MANY = settings(max_examples=250 * _TIMES)
 
 NAMESPACES = ("n", "m")
 NAMES = ("a", "b")

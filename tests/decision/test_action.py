@@ -33,7 +33,7 @@ def _written(kind: Any, text: str) -> bool:
 
 @pytest.mark.parametrize(("asked", "written"), [(action.Tag, base.Tag), (action.Target, base.Target)])
 @given(text=TEXT)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @example(text="a" * 63)
 @example(text="a" * 64)
 @example(text="a" * 253)
@@ -44,7 +44,7 @@ def test_tags_and_targets_are_the_same_on_both_sides(asked: Any, written: Any, t
 
 
 @given(TEXT)
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @example("a" * 256)
 @example("a" * 257)
 @example("a.b\n")
@@ -53,7 +53,7 @@ def test_a_name_is_a_glob_without_stars(text: str) -> None:
 
 
 @given(TEXT)
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @example("a/b")
 @example("reports/data-worker")
 def test_an_agent_that_can_be_asked_for_can_be_named(text: str) -> None:

@@ -22,7 +22,7 @@ JSON = st.recursive(
 
 
 @given(JSON)
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @example({"\u20ac": 1, "\r": 2, "\ufb33": 3, "1": 4, "\U0001f600": 5, "\x80": 6, "\xf6": 7})
 @example({"numbers": [333333333.33333329, 1e30, 4.50, 2e-3, 1e-27, -0.0, 1.0], "literals": [None, True, False]})
 @example("".join(map(chr, range(0x20))) + '\x7f\u2028\u2029"\\/\U0001f600')

@@ -13,7 +13,7 @@ GLOBS = dotted(("a", "b", "ab", "*", "**", "a*", "*b", "a*b", "*a*", "**b", "***
 
 
 @given(st.lists(GLOBS, min_size=1, max_size=6), st.lists(NAMES, min_size=1, max_size=4))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_finds_what_the_plain_matcher_finds(globs: list[str], names: list[str]) -> None:
     index: GlobIndex[int] = GlobIndex()
     for number, glob in enumerate(globs):

@@ -164,7 +164,7 @@ def walk(value: Any, path: list[str]) -> list[Any]:
 
 
 @given(trees(st.sampled_from((A_TEXT, 1, None, True))), st.lists(PATHS.map(redact), max_size=3))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_nothing_of_a_redacted_field_is_left(result: Any, obligations: list[Obligation]) -> None:
     before = copy.deepcopy(result)
     held = apply_to_result(result, obligations)
@@ -186,7 +186,7 @@ OWED = st.lists(
 
 
 @given(ARGUMENTS, OWED, st.randoms(use_true_random=False))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_arguments_once_held_stay_so_in_any_order(arguments: Any, obligations: list[Obligation], random: Any) -> None:
     before = copy.deepcopy(arguments)
     shuffled = random.sample(obligations, len(obligations))
@@ -211,7 +211,7 @@ def test_arguments_once_held_stay_so_in_any_order(arguments: Any, obligations: l
 
 
 @given(ARGUMENTS, st.integers(0, 5))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_what_is_not_on_the_path_is_untouched(arguments: Any, maximum: int) -> None:
     rest = {key: value for key, value in arguments.items() if key != "a"}
     for obligation in (redact("a", "arguments"), clamp("a", maximum)):

@@ -331,7 +331,7 @@ def test_a_result_of_null_is_a_result() -> None:
         ).map(lambda data: json.dumps(data).encode()),
     )
 )
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_whatever_the_body_only_a_request_error_comes_of_it(body: bytes) -> None:
     for read in (parse_request, parse_outcome):
         try:

@@ -272,7 +272,7 @@ ATTEMPTS = st.lists(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(ATTEMPTS, st.integers(1, 4))
 async def test_whatever_comes_is_recorded_or_counted_and_bounded(
     attempts: list[tuple[float, int, str]], known: int

@@ -47,7 +47,7 @@ def change_of(what: tuple[Any, ...]) -> RegistryChange:
     raise AssertionError(what)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(steps=steps)
 def test_the_slice_is_the_registrys_cut(steps: list[tuple[Any, ...]]) -> None:
     async def scenario(directory: Path) -> None:

@@ -154,7 +154,7 @@ def test_a_bundle_stays_small_whatever_is_lost() -> None:
     first=st.sampled_from((0, 2915, 3560)),
 )
 @example(steps=[0.5] * 10, first=2915)
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 def test_through_the_years_every_leaf_verifies_by_a_bundle_a_day_old(steps: list[float], first: int) -> None:
     """The keeper comes by every few days, now and then only after weeks; names may ask for a new leaf at any visit."""
     now, authority = NOW, Authority.new(NOW)

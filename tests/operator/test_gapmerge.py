@@ -14,7 +14,7 @@ from fleetward_operator.records.gapmerge import merge_gaps
 NUMBERS = st.sets(st.integers(1, 12))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(held=st.lists(st.tuples(NUMBERS, st.integers(0, 15)), min_size=1, max_size=3))
 def test_a_number_is_missing_where_no_store_has_it(held: list[tuple[set[int], int]]) -> None:
     """Each store holds some numbers of a writer, and may have heard from it how far it has come."""

@@ -72,7 +72,7 @@ def statuses(view: View, computer: Computer) -> dict[tuple[str, str], Any]:
 
 
 @given(STEPS)
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_what_is_not_named_has_not_changed(steps: list[tuple[str, Any]]) -> None:
     view = View()
     computer = Computer(view, clock=lambda: 0.0)
@@ -100,7 +100,7 @@ def test_what_is_not_named_has_not_changed(steps: list[tuple[str, Any]]) -> None
 
 
 @given(STEPS)
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_following_step_by_step_comes_to_the_same_as_looking_once(steps: list[tuple[str, Any]]) -> None:
     view = View()
     computer = Computer(view, clock=lambda: 0.0)

@@ -51,7 +51,7 @@ STEPS = st.lists(st.lists(st.one_of(agents().map(Upsert), REMOVALS), max_size=6)
 
 
 @given(STEPS, st.lists(pods(), min_size=1, max_size=5))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_it_finds_what_asking_every_agent_finds(steps: list[list[Any]], asked: list[Pod]) -> None:
     registry, workloads = Registry(), Workloads()
     for step in steps:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from fleetward.resources.edit import set_operating_mode
 
 SET_BY = "fleetward.dev/operating-mode-set-by"
-examples = settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+examples = settings(max_examples=50, suppress_health_check=[HealthCheck.too_slow])
 
 MODES = st.sampled_from(["Running", "Paused", "Stopped", "Quarantined"])
 REASONS = st.none() | st.text(

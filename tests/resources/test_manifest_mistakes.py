@@ -385,7 +385,7 @@ def test_of_very_many_mistakes_the_first_are_told() -> None:
 
 
 @given(data=st.data())
-@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_no_text_however_broken_is_more_than_findings(data: st.DataObject) -> None:
     text = data.draw(st.sampled_from([AGENT, POLICY, SINK, FLEET, LIST]))
     scraps = st.sampled_from(

@@ -32,8 +32,9 @@ def plan(registry: Registry, pods: Iterable[Pod], workloads: Workloads, never: C
 
     A pod is evicted when every agent that it runs is Stopped and it has a node; one that has none yet is evicted once
     it has one. A pod is released when it is held and need not be: not all agents that it runs are Stopped or
-    Quarantined, or none selects it any more. It has the label while every agent that it runs is Quarantined, also on
-    its way out; a pod that is over gets none. Pods of an excluded namespace run no agents of ours; `never` names such.
+    Quarantined, or none selects it any more. It gets the label when every agent that it runs is Quarantined, also on
+    its way out, and keeps it until one may act again: one that is stopped next ends without having had a network.
+    Pods of an excluded namespace run no agents of ours; `never` names such.
     """
     workloads.follow(registry)
     concerned = {
@@ -51,13 +52,14 @@ def plan(registry: Registry, pods: Iterable[Pod], workloads: Workloads, never: C
 
 def _wanted(pod: Pod, modes: Collection[OperatingMode]) -> Iterator[Verb]:
     """Give what a pod needs whose agents are in these modes; none where it runs none."""
+    holding = bool(modes) and HOLDING_MODES.issuperset(modes)
     if not (pod.over or pod.terminating):
         if modes == {"Stopped"} and pod.node and not pod.held:
             yield "Evict"
-        if pod.held and not (modes and HOLDING_MODES.issuperset(modes)):
+        if pod.held and not holding:
             yield "Release"
     if modes == {"Quarantined"}:
         if not pod.over and not pod.quarantined:
             yield "Quarantine"
-    elif pod.quarantined:
+    elif pod.quarantined and not holding:
         yield "Unquarantine"

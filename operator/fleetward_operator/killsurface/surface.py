@@ -11,6 +11,7 @@ import logging
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from http import HTTPStatus
 
 from kubernetes.aio.client import ApiClient
 
@@ -180,6 +181,8 @@ class KillSurface:
             return
         if error.status == 429:
             return
+        if action.verb == "Evict" and error.status == HTTPStatus.FORBIDDEN:
+            self._block(action, error)
         tried = "reach the API server" if error.status == NO_ANSWER else RIGHT[action.verb]
         if tried not in self.problems:
             _log.error("%s", error)

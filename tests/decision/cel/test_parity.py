@@ -170,7 +170,7 @@ def test_the_runtimes_agree_on_every_operation_over_every_type(operation: str) -
                 assert kinds[0] == kinds[1], (value, other, verdicts)
 
 
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=600)
 @given(source=EXPRESSIONS, action=ACTIONS, agent=AGENTS)
 def test_the_runtimes_agree_on_what_lint_lets_pass(source: str, action: dict[str, Any], agent: dict[str, Any]) -> None:
     try:

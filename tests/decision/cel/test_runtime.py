@@ -215,7 +215,7 @@ SOURCES = (
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     action=st.dictionaries(st.sampled_from("abc"), JSON | ODD, max_size=3) | JSON | ODD, source=st.sampled_from(SOURCES)
 )
@@ -227,7 +227,7 @@ def test_never_raises_whatever_the_data_and_only_true_is_true(action: Any, sourc
             assert 0 < len(result.message) < 400
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     st.text(st.sampled_from("action.kind=='x'&|!?:()[]{}1.0 \\n\n\"rb+-*/%<>intrue,`é") | st.characters(), max_size=60)
 )

@@ -132,7 +132,7 @@ def test_what_lint_lets_pass(source: str) -> None:
     typed.check(source, "Before")
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     st.text(
         st.sampled_from("action.kind=='x'&|!?:()[]{}1.0 \\n\n\"rb+-*/%<>intrue,`éuX") | st.characters(), max_size=60
