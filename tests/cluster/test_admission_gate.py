@@ -69,6 +69,31 @@ def test_a_pod_is_held_only_when_all_its_agents_are(governed: Governed, namespac
     assert gates(create(governed, namespace, pod("again"))) == []
 
 
+def test_a_patch_counts_for_the_very_next_pod_while_many_come(governed: Governed, namespace: str) -> None:
+    """What serves several pods is which agents there are; how each is, is read for each pod."""
+    apply(governed.plane, agent(namespace))
+    path = f"/apis/fleetward.dev/v1alpha1/namespaces/{namespace}/agents/worker"
+    for number, mode in enumerate(["Stopped", "Running"] * 5):
+        create(governed, namespace, pod(f"before-{number}"))
+        stored = governed.plane.request("GET", path)
+        stored["spec"]["operatingMode"] = mode
+        governed.plane.request("PUT", path, stored)
+        assert gates(create(governed, namespace, pod(f"after-{number}"))) == ([STOPPED] if mode == "Stopped" else [])
+
+
+def test_an_agent_gets_its_very_next_pod_while_many_come(governed: Governed, namespace: str) -> None:
+    apply(governed.plane, agent(namespace))
+    for number in range(5):
+        create(governed, namespace, pod(f"worker-{number}"))
+        late = agent(namespace, f"late-{number}", workload={"selector": {"matchLabels": {"app": f"late-{number}"}}})
+        agents = f"/apis/fleetward.dev/v1alpha1/namespaces/{namespace}/agents"
+        governed.plane.request("POST", agents, late)
+        governed.plane.request("GET", agents)  # answered once the API server's own cache has it
+        body = pod(f"late-{number}")
+        body["metadata"]["labels"] = {"app": f"late-{number}"}
+        assert create(governed, namespace, body)["spec"]["initContainers"][0]["name"] == "fleetward-webhook"
+
+
 @pytest.fixture
 def stopped_fleet(governed: Governed, namespace: str) -> Iterator[str]:
     apply(governed.plane, fleet(namespace, namespace, "Stopped"))

@@ -1,7 +1,8 @@
 """The review of a new pod: which agents it runs, and whether these may run at all.
 
 Which agents there are is read from the API server's cache, some milliseconds behind; a pod that an Agent applied in
-these very milliseconds selects is a pod made before the Agent, and shows in its status. The agents and fleets found are
+these very milliseconds selects is a pod made before the Agent, and shows in its status. While many pods come, agents
+found for one serve those that come right after. The agents and fleets found are
 then read as they are at this moment: once a patch that stops an agent is answered, the next pod is held.
 """
 
@@ -33,7 +34,9 @@ class Pods:
         if request.operation != "CREATE" or request.namespace in self._excluded:
             return _UNCHANGED
         pod = _pod(request)
-        found = agents.running(await self._reader.agents(request.namespace), pod)
+        found = agents.running(self._reader.recent_agents(request.namespace), pod)
+        if not found:  # an Agent may have been applied just now
+            found = agents.running(await self._reader.agents(request.namespace), pod)
         if not found:
             return _UNCHANGED
         reader = self._reader

@@ -1,12 +1,14 @@
-"""Live reads from the API server; nothing is kept here.
+"""Live reads from the API server; nothing is kept here for longer than a moment.
 
 One object is read as it is at this moment (a quorum read). A list that must be as fresh takes some 80 ms on a cluster
 that is being written to: the API server answers it from its watch cache, and waits until etcd, asked every 100 ms,
 tells that the cache is up to date (KEP-2340). Where pods wait, lists are therefore taken from the cache as it is
-(resourceVersion=0), which is behind by as long as an event takes from etcd, some milliseconds.
+(resourceVersion=0), which is behind by as long as an event takes from etcd, some milliseconds. While many pods come,
+such a list serves for RECENT_SECONDS: it only tells where to look, and what is found there is read as it is now.
 """
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from typing import Any, Generic, TypeVar
 
@@ -21,6 +23,9 @@ from fleetward_webhook.admission.review import Camel
 
 READ_SECONDS = 1.1
 """How long one read may take. A review waits for two at most: one under way when it came, and its own."""
+
+RECENT_SECONDS = 0.2
+"""How long a list from the cache serves others that come after."""
 
 T = TypeVar("T")
 
@@ -94,18 +99,25 @@ class Reader:
     def __init__(self, client: ApiClient) -> None:
         self._client = client
         self._shared: dict[tuple[str, Any], Shared[Any]] = {}
+        self._recent: dict[tuple[str, str], tuple[float, list[Any]]] = {}
+        """By kind and namespace: when reading began, and what was read."""
 
     async def agents(self, namespace: str) -> list[Agent]:
         """Give the agents of a namespace, as the API server's cache has them."""
-        return await self._items("Agent", Agent, namespace)
+        return await self._read_and_keep("Agent", Agent, namespace)
+
+    def recent_agents(self, namespace: str) -> list[Agent]:
+        """Give the agents of a namespace as they were a moment ago; none where they were not read then."""
+        return self._kept("Agent", namespace) or []
 
     async def agent(self, namespace: str, name: str) -> Agent | None:
         """Give an agent as it is now, None where it is gone."""
         return await self._one(f"{_path('Agent', namespace)}/{name}", Agent)
 
     async def fleets(self) -> list[Fleet]:
-        """Give all fleets, as the API server's cache has them."""
-        return await self._items("AgentFleet", Fleet)
+        """Give all fleets, as the API server's cache has them or had them a moment ago."""
+        kept: list[Fleet] | None = self._kept("AgentFleet")
+        return kept if kept is not None else await self._read_and_keep("AgentFleet", Fleet)
 
     async def fleet(self, name: str) -> Fleet | None:
         """Give a fleet as it is now, None where it is gone."""
@@ -141,6 +153,17 @@ class Reader:
         path = _path(kind, namespace) + ("" if now else "?resourceVersion=0")
         listing: Listing[T] = await self._read(path, Listing[item])  # type: ignore[valid-type] # mypy takes no type from a variable
         return listing.items
+
+    async def _read_and_keep(self, kind: str, item: type[T], namespace: str = "") -> list[T]:
+        began = time.monotonic()
+        items = await self._items(kind, item, namespace)
+        self._recent = {other: kept for other, kept in self._recent.items() if began - kept[0] < RECENT_SECONDS}
+        self._recent[kind, namespace] = (began, items)
+        return items
+
+    def _kept(self, kind: str, namespace: str = "") -> list[Any] | None:
+        began, items = self._recent.get((kind, namespace), (float("-inf"), []))
+        return items if time.monotonic() - began < RECENT_SECONDS else None
 
     async def _one(self, path: str, wanted: type[T]) -> T | None:
         try:
