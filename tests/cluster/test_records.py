@@ -4,12 +4,10 @@ import asyncio
 import base64
 import contextlib
 import json
-import os
 import socket
-import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any, cast
 
@@ -18,12 +16,10 @@ import pytest
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, utils
 from kubernetes.aio.client import ApiClient, Configuration
-from support.certificates import Authority
-from support.controlplane.build import program
 from support.controlplane.flags import ISSUER
 from support.controlplane.plane import ControlPlane
-from support.make import record
-from support.replica import Replica, replica
+from support.replica import Replica
+from support.trail import api, at, authority, ids, line, name, one, peers, problem, start, system, token, two
 
 from fleetward.resources.names import AUDIENCE
 from fleetward_operator.records.access import READ_RECORDS, AccessRefused, ClusterAccess, User
@@ -32,108 +28,7 @@ pytestmark = [pytest.mark.cluster, pytest.mark.xdist_group("cluster")]
 
 BIN = Path(sys.executable).parent
 
-
-def at(second: int) -> str:
-    return f"2026-03-01T10:{second // 60:02}:{second % 60:02}.000000Z"
-
-
-def line(writer: str, seq: int, second: int, **changes: Any) -> bytes:
-    return record(writer, seq, time=at(second), **changes)
-
-
-@pytest.fixture
-def system(plane: ControlPlane, namespace: str, authority: Authority) -> Iterator[str]:
-    """A namespace that is Fleetward's own: its CA's ConfigMap and an auditor who may read."""
-    name = f"auditor-{namespace}"
-    plane.kubectl("create", "configmap", "fleetward-ca", f"--from-file=ca.crt={authority.file}", "-n", namespace)
-    for account in ("fleetward-auditor", "stranger"):
-        plane.kubectl("create", "serviceaccount", account, "-n", namespace)
-    rules = [
-        {"apiGroups": ["fleetward.dev"], "resources": ["auditrecords"], "verbs": ["list"]},
-        {"apiGroups": ["fleetward.dev"], "resources": ["hubstatus"], "verbs": ["get"]},
-    ]
-    role = {"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole", "metadata": {"name": name}}
-    plane.kubectl("apply", "-f", "-", input=json.dumps({**role, "rules": rules}))
-    account = f"--serviceaccount={namespace}:fleetward-auditor"
-    plane.kubectl("create", "clusterrolebinding", name, f"--clusterrole={name}", account)
-    yield namespace
-    plane.kubectl("delete", "clusterrolebinding,clusterrole", name, "--wait=false", "--ignore-not-found")
-
-
-@pytest.fixture
-def authority(tmp_path: Path) -> Authority:
-    return Authority(tmp_path / "ca")
-
-
-@pytest.fixture
-def token(plane: ControlPlane, system: str) -> str:
-    """What an auditor presents."""
-    return plane.token_for(system, "fleetward-auditor", audiences=(AUDIENCE,))
-
-
-@pytest.fixture
-def name(namespace: str) -> str:
-    """The name in the hubs' certificates."""
-    return f"fleetward-hub.{namespace}.svc"
-
-
-@pytest.fixture
-async def api(plane: ControlPlane) -> AsyncIterator[ApiClient]:
-    async with plane.api() as client:
-        yield client
-
-
-@pytest.fixture
-async def one(api: ApiClient, authority: Authority, tmp_path: Path, name: str) -> AsyncIterator[Replica]:
-    """A replica that has no others."""
-    async with replica(api, authority, tmp_path / "one.db", name) as running:
-        yield running
-
-
-@pytest.fixture
-def peers() -> list[str]:
-    """The URLs that every replica takes for the others', itself left out."""
-    return []
-
-
-@pytest.fixture
-def start(api: ApiClient, authority: Authority, tmp_path: Path, name: str) -> Callable[..., Any]:
-    """Start a replica with a store of its own; see `support.replica.replica`."""
-
-    def running(file: str, urls: Callable[[], Sequence[str]], token: str) -> Any:
-        return replica(api, authority, tmp_path / f"{file}.db", name, urls=urls, token=lambda: token)
-
-    return running
-
-
-@pytest.fixture
-async def two(start: Callable[..., Any], token: str, peers: list[str]) -> AsyncIterator[tuple[Replica, Replica]]:
-    """Two replicas that ask each other."""
-    own = ["", ""]
-
-    def others(number: int) -> Callable[[], list[str]]:
-        return lambda: [url for url in peers if url != own[number]]
-
-    async with start("left", others(0), token) as left, start("right", others(1), token) as right:
-        own[:] = [left.url, right.url]
-        peers += own
-        yield left, right
-
-
-def ids(lines: list[dict[str, Any]]) -> list[str]:
-    return [each["id"] for each in lines if "id" in each]
-
-
-# Who may read
-
-
-async def problem(replica: Replica, token: str | None, path: str = "/v1/records", **parameters: Any) -> dict[str, Any]:
-    async with replica.get(path, token, **parameters) as response:
-        assert response.headers["Content-Type"] == "application/problem+json"
-        found = cast("dict[str, Any]", msgspec.json.decode(await response.read()))
-        assert found["status"] == response.status
-        assert (response.headers.get("WWW-Authenticate") == "Bearer") == (response.status == 401)
-        return found
+__all__ = ["api", "authority", "name", "one", "peers", "start", "system", "token", "two"]
 
 
 def expired(plane: ControlPlane, namespace: str) -> str:
@@ -466,176 +361,3 @@ async def test_following_ends_when_the_right_is_gone(
     told, end = following.lines[-2:]
     assert told["message"].startswith("this ends here: system:serviceaccount:")
     assert end["type"] == "End"
-
-
-# The command line
-
-
-Cli = Callable[..., Awaitable[subprocess.CompletedProcess[str]]]
-
-
-@pytest.fixture
-def env(plane: ControlPlane, system: str) -> dict[str, str]:
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("FLEETWARD_", "KUBE"))}
-    ours = {"FLEETWARD_KUBECTL": str(program("kubectl")), "FLEETWARD_SYSTEM_NAMESPACE": system}
-    return {**kept, **ours, "KUBECONFIG": str(plane.admin_kubeconfig)}
-
-
-@pytest.fixture
-def cli(env: dict[str, str], tmp_path: Path) -> Cli:
-    """`kubectl fleetward audit` as a process."""
-
-    async def call(*args: str, **more: str) -> subprocess.CompletedProcess[str]:
-        command = [str(BIN / "kubectl-fleetward"), "audit", *args]
-        return await asyncio.to_thread(
-            lambda: subprocess.run(
-                command, capture_output=True, text=True, timeout=60, check=False, cwd=tmp_path, env={**env, **more}
-            )
-        )
-
-    return call
-
-
-async def test_the_command_reads_both_hubs(
-    cli: Cli, two: tuple[Replica, Replica], peers: list[str], authority: Authority
-) -> None:
-    left, right = two
-    left.store.append([line("a", 1, 1), line("a", 4, 3, agent="other/beta")])
-    right.store.append([line("b", 1, 2), line("a", 2, 2)])
-    done = await cli("list", "--hub", left.url, "-o", "jsonl")
-    assert [json.loads(each)["id"] for each in done.stdout.splitlines()] == ["a-1", "a-2", "b-1", "a-4"]
-    assert done.stderr == "warning: 1 record, number 3 of writer a: missing\n"
-    table = await cli("list", "--hub", right.url, "-n", "other")
-    assert [row.split()[-1] for row in table.stdout.splitlines()] == ["ID", "a-4"]
-    everything = await cli("list", "--hub", right.url, "--limit", "0", "-o", "json", "--hub-ca", str(authority.file))
-    assert [each["id"] for each in json.loads(everything.stdout)] == ["a-1", "a-2", "b-1", "a-4"]
-    shown = await cli("show", "b-1", "--hub", left.url)
-    assert (shown.returncode, shown.stdout.splitlines()[0]) == (0, "Allow  reports/alpha  ToolCall crm.read  (b-1)")
-    missing = await cli("show", "z-1", "--hub", left.url)
-    assert "found no record z-1 in the audit stores of the cluster" in missing.stderr
-    peers.append("https://127.0.0.1:1")
-    partly = await cli("tail", "--no-follow", "--limit", "1", "--hub", left.url, "-o", "jsonl")
-    assert json.loads(partly.stdout)["id"] == "a-4"
-    assert "note: the replica https://127.0.0.1:1: its records are missing here: " in partly.stderr
-
-
-async def test_what_keeps_the_command_from_reading(
-    plane: ControlPlane, system: str, cli: Cli, one: Replica, tmp_path: Path
-) -> None:
-    async def refused(*args: str, **more: str) -> str:
-        done = await cli("list", *args, **more)
-        assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (2, "", 1), done
-        return done.stderr
-
-    other = Authority(tmp_path / "other")
-    assert "cannot be trusted: " in await refused("--hub", one.url, "--hub-ca", str(other.file))
-    assert "holds no certificate" in await refused("--hub", one.url, "--hub-ca", str(BIN / "activate"))
-    assert "cannot read /nowhere" in await refused("--hub", one.url, "--hub-ca", "/nowhere")
-    assert "cannot be read: Connection refused" in await refused("--hub", "https://127.0.0.1:1")
-    assert 'configmaps "fleetward-ca" not found' in await refused("--hub", one.url, "--system-namespace", "default")
-    assert 'services "fleetward-hub" not found' in await refused()
-    plane.kubectl("delete", "clusterrolebinding", f"auditor-{system}")
-    assert "the hub answered 403: system:serviceaccount:" in await refused("--hub", one.url)
-    plane.kubectl("delete", "serviceaccount", "fleetward-auditor", "-n", system)
-    assert 'serviceaccounts "fleetward-auditor" not found' in await refused("--hub", one.url)
-
-
-FORWARD = '''#!{python}
-"""kubectl, but for port-forward, which needs a kubelet: this relays to a port of this machine instead."""
-import os, signal, socket, sys, threading
-if "port-forward" not in sys.argv:
-    os.execv({kubectl!r}, ["kubectl", *sys.argv[1:]])
-server = socket.create_server(("127.0.0.1", 0))
-print(f"Forwarding from 127.0.0.1:{{server.getsockname()[1]}} -> 8443", flush=True)
-open({pids!r}, "a").write(f"{{os.getpid()}}\\n")
-def pump(one, other):
-    try:
-        while data := one.recv(65536):
-            other.sendall(data)
-    except OSError:
-        pass
-    for each in (one, other):
-        try:
-            each.shutdown(socket.SHUT_RDWR)
-        except OSError:
-            pass
-while True:
-    one = server.accept()[0]
-    other = socket.create_connection(("127.0.0.1", int(open({port!r}).read())))
-    for pair in ((one, other), (other, one)):
-        threading.Thread(target=pump, args=pair, daemon=True).start()
-'''
-
-
-@pytest.fixture
-def forwarded(tmp_path: Path, env: dict[str, str], one: Replica) -> dict[str, str]:
-    """The environment of somebody whose kubectl forwards to the hub `one`."""
-    (tmp_path / "port").write_text(one.url.rpartition(":")[2])
-    kubectl = tmp_path / "kubectl"
-    kubectl.write_text(
-        FORWARD.format(
-            python=sys.executable,
-            kubectl=env["FLEETWARD_KUBECTL"],
-            port=str(tmp_path / "port"),
-            pids=str(tmp_path / "pids"),
-        )
-    )
-    kubectl.chmod(0o755)
-    return {**env, "FLEETWARD_KUBECTL": str(kubectl)}
-
-
-def running(pid: int) -> bool:
-    try:
-        return "Z" not in Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except OSError:
-        return False
-
-
-async def test_through_a_port_forward_that_is_ended(
-    cli: Cli, one: Replica, forwarded: dict[str, str], tmp_path: Path
-) -> None:
-    one.store.append([line("a", 1, 1)])
-    done = await cli("list", "-o", "jsonl", FLEETWARD_KUBECTL=forwarded["FLEETWARD_KUBECTL"])
-    assert (done.returncode, done.stderr) == (0, "")
-    assert json.loads(done.stdout)["id"] == "a-1"
-    (pid,) = map(int, (tmp_path / "pids").read_text().split())
-    assert not running(pid)
-
-
-async def test_tail_over_a_port_forward_that_breaks(one: Replica, forwarded: dict[str, str], tmp_path: Path) -> None:
-    one.store.append([line("a", 1, 1), line("a", 2, 2)])
-    tail = await asyncio.create_subprocess_exec(
-        str(BIN / "kubectl-fleetward"),
-        "audit",
-        "tail",
-        "--limit=1",
-        "--output=jsonl",
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-        env=forwarded,
-    )
-    assert tail.stdout is not None
-    try:
-        async with asyncio.timeout(40):
-
-            async def next_id() -> str:
-                assert tail.stdout is not None
-                return str(json.loads(await tail.stdout.readline())["id"])
-
-            assert await next_id() == "a-2"
-            one.store.append([line("a", 3, 3)])
-            assert await next_id() == "a-3"
-            (first,) = map(int, (tmp_path / "pids").read_text().split())
-            os.kill(first, 9)
-            now = time.strftime("%Y-%m-%dT%H:%M:%S.000000Z", time.gmtime())
-            one.store.append([record("a", 4, time=now)])
-            assert await next_id() == "a-4"
-            tail.terminate()
-            rest, errors = await tail.communicate()
-    finally:
-        if tail.returncode is None:
-            tail.kill()
-            await tail.wait()
-    assert (tail.returncode, rest) == (0, b"")
-    assert b"trying again" in errors
-    assert not any(running(int(pid)) for pid in (tmp_path / "pids").read_text().split())
