@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from support.installed import until
+from support.waiting import until
 
 from bench.cluster.api import Api, RefusedError, connected
 from bench.cluster.cluster import Cluster, Others, cluster, cpu_seconds, process

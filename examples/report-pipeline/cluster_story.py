@@ -21,8 +21,8 @@ sys.path.append(str(ROOT / "tests"))  # the control plane and the node are those
 from cluster_screen import injected  # noqa: E402
 from cluster_world import WITHIN, Interrupted, StoryError, World, listen_to_signals, world  # noqa: E402
 from support.controlplane.errors import BuildError, KubectlError, StartError, UnavailableError  # noqa: E402
-from support.installed import until  # noqa: E402
 from support.spine import is_ready  # noqa: E402
+from support.waiting import until  # noqa: E402
 from telling import aside, decision_line, heading, screen  # noqa: E402
 
 from fleetward.resources.names import CONTAINER, STOPPED_GATE  # noqa: E402

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.admission import Admission, Authority, review, until
+from support.admission import Admission, Authority, review
 from support.podpatch import pod
+from support.waiting import until
 
 
 @pytest.fixture

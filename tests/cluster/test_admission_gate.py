@@ -5,9 +5,10 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from support.admission import apply, until
+from support.admission import apply
 from support.controlplane.errors import KubectlError
 from support.governed import Governed, agent, fleet, governed
+from support.waiting import until
 
 pytestmark = [pytest.mark.cluster, pytest.mark.xdist_group("cluster")]
 

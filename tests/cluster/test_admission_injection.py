@@ -7,9 +7,10 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from support.admission import IMAGE, apply, review, until
+from support.admission import IMAGE, apply, review
 from support.controlplane.fixtures import make_namespace, remove_namespace
 from support.governed import Governed, agent, governed
+from support.waiting import until
 
 from fleetward_webhook.admission.inject import govern
 from fleetward_webhook.admission.settings import Sidecar

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.admission import Admission, Authority, allow, apply, disallow, guarded, put_certificate, until
+from support.admission import Admission, Authority, allow, apply, disallow, guarded, put_certificate
 from support.controlplane.fixtures import make_namespace, remove_namespace
 from support.controlplane.plane import ControlPlane
 from support.governed import Governed, agent, governed
+from support.waiting import until
 
 pytestmark = [pytest.mark.cluster, pytest.mark.xdist_group("cluster")]
 

@@ -10,7 +10,8 @@ import pytest
 from support.chart import CHART, MANIFESTS, NAMESPACE, run_helm
 from support.controlplane.fixtures import make_namespace
 from support.controlplane.plane import ControlPlane
-from support.installed import apply_manifests, own_plane, until
+from support.installed import apply_manifests, own_plane
+from support.waiting import until
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(240), pytest.mark.xdist_group("cluster")]
 

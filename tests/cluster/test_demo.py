@@ -14,7 +14,7 @@ from support.controlplane.build import binaries
 from support.controlplane.errors import UnavailableError
 from support.controlplane.fixtures import WITHOUT
 from support.controlplane.golang import REPOSITORY
-from support.installed import until
+from support.waiting import until
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(300), pytest.mark.xdist_group("cluster")]
 

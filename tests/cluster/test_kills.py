@@ -8,8 +8,8 @@ from collections.abc import Iterator
 
 import pytest
 from support.controlplane.fixtures import make_namespace
-from support.installed import until
 from support.spine import ALLOWS, WITHIN, Spine, agent, deployment, resource, spine
+from support.waiting import until
 
 from fleetward.resources.names import STOPPED_GATE
 

@@ -9,13 +9,13 @@ import pytest
 from support.chart import MANIFESTS, objects
 from support.controlplane.fixtures import make_namespace
 from support.controlplane.golang import REPOSITORY
-from support.installed import until
 from support.kstatus import kstatus
 from support.rights import asked, granted
-from support.spine import ALLOWS, WEBHOOK, WITHIN, Spine, agent, deployment, is_ready, resource, spine
+from support.spine import ALLOWS, WITHIN, Spine, agent, deployment, is_ready, resource, spine
+from support.waiting import until
 
 from fleetward.resources import KINDS
-from fleetward.resources.names import QUARANTINE_POLICY, QUARANTINED_LABEL, STOPPED_GATE
+from fleetward.resources.names import CONTAINER, QUARANTINE_POLICY, QUARANTINED_LABEL, STOPPED_GATE
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(300), pytest.mark.xdist_group("cluster")]
 
@@ -53,7 +53,7 @@ def in_words(status: dict[str, Any]) -> str:
 
 def test_an_applied_agent_is_governed_and_its_status_tells_of_it(world: Spine, reader: str) -> None:
     pod = world.running(reader, "reader")
-    (sidecar,) = [c for c in pod["spec"]["initContainers"] if c["name"] == WEBHOOK]
+    (sidecar,) = [c for c in pod["spec"]["initContainers"] if c["name"] == CONTAINER]
     assert sidecar["restartPolicy"] == "Always"
 
     def told() -> bool:

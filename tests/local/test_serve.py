@@ -13,7 +13,8 @@ from typing import Any
 
 import psutil
 import pytest
-from support.serving import AGENTS, POLICIES, Serve, post, replace, stored, until
+from support.serving import AGENTS, POLICIES, Serve, post, replace, stored
+from support.waiting import until
 
 Start = Callable[..., Serve]
 READER, WRITER = "shop/reader", "shop/writer"

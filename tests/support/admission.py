@@ -9,10 +9,9 @@ import signal
 import ssl
 import subprocess
 import sys
-import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from support.controlplane.plane import ControlPlane
+from support.waiting import until
 
 from fleetward_operator.keeper import governedpods, webhooks
 from fleetward_operator.keeper.settings import KeeperSettings
@@ -246,14 +246,6 @@ def guarded(plane: ControlPlane, name: str, system: str) -> Iterator[None]:
 def apply(plane: ControlPlane, *objects: dict[str, Any]) -> str:
     """Apply objects as admin; give what kubectl says, warnings included."""
     return plane.kubectl("apply", "-f", "-", input=json.dumps({"apiVersion": "v1", "kind": "List", "items": objects}))
-
-
-def until(condition: Callable[[], object], what: str, seconds: float = 30) -> None:
-    """Wait for a condition; the failure says which."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"after {seconds} s, still not: {what}"
-        time.sleep(0.02)
 
 
 def _role(kind: str, metadata: dict[str, str], rules: list[dict[str, Any]]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Self
@@ -22,17 +22,10 @@ from support.controlplane.fixtures import WITHOUT
 from support.controlplane.leash import leashed
 from support.controlplane.plane import ControlPlane, free_ports
 from support.controlplane.programs import STARTER
+from support.waiting import until
 
 START_WITHIN = 60.0
 """Seconds that a program may take to be ready on a machine that has much else to do."""
-
-
-def until(condition: Callable[[], object], what: str, seconds: float = 30.0) -> None:
-    """Wait for a condition; the failure says which."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"after {seconds:.0f} s, still not: {what}"
-        time.sleep(0.05)
 
 
 class Program:

@@ -7,10 +7,8 @@ import signal
 import sqlite3
 import subprocess
 import sys
-import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -123,14 +121,6 @@ def post(url: str, body: bytes) -> tuple[int, dict[str, Any]]:
     except urllib.error.HTTPError as problem:
         with problem:
             return problem.code, json.load(problem)
-
-
-def until(condition: Callable[[], object], what: str, seconds: float = 30) -> None:
-    """Wait for a condition; the failure says which."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"after {seconds} s, still not: {what}"
-        time.sleep(0.01)
 
 
 def replace(file: Path, old: str, new: str) -> None:

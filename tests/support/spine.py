@@ -11,12 +11,12 @@ from typing import Any
 
 from support.chart import MANIFESTS, NAMESPACE, objects, workloads
 from support.controlplane.node import ProcessNode
-from support.installed import Installed, Program, installed, own_plane, until
+from support.installed import Installed, Program, installed, own_plane
 from support.rights import audit_options
+from support.waiting import until
 
 from fleetward.resources import API_VERSION
 from fleetward.resources.names import AUDIENCE, HUB_PORT, HUB_SERVICE
-from fleetward.resources.names import CONTAINER as WEBHOOK
 
 Body = dict[str, Any]
 
@@ -196,5 +196,3 @@ def deployment(name: str, namespace: str, program: str = AGENT, replicas: int = 
 
 ALLOWS = {"rules": [{"name": "read", "match": {"names": ["crm.customers.read"]}, "decision": "Allow"}]}
 """A policy that allows what the agents ask for."""
-
-__all__ = ["WEBHOOK"]

@@ -7,9 +7,9 @@ import asyncio
 import logging
 import signal
 import sys
-import time
 from collections.abc import Sequence
 
+from fleetward.logs import log_to_stderr
 from fleetward_operator.cluster.operator import Operator, StartError
 from fleetward_operator.cluster.settings import Settings, read_settings
 from fleetward_operator.kube.access import AccessError
@@ -18,13 +18,7 @@ from fleetward_operator.kube.access import AccessError
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run an operator until it is told to stop; return the exit code."""
     settings = read_settings(arguments)
-    logging.Formatter.converter = time.gmtime
-    logging.basicConfig(
-        level=logging.INFO,
-        stream=sys.stderr,
-        format=f"time=%(asctime)sZ level=%(levelname)s replica={settings.identity} message=%(message)s",
-        datefmt="%Y-%m-%dT%H:%M:%S",
-    )
+    log_to_stderr(replica=settings.identity)
     logging.getLogger("kopf").setLevel(logging.ERROR)  # what it says at lower levels, our own messages say better
     try:
         problem = asyncio.run(_until_told(settings))

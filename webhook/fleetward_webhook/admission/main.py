@@ -10,7 +10,6 @@ import logging
 import os
 import signal
 import sys
-import time
 from collections.abc import Sequence
 
 import msgspec
@@ -18,6 +17,7 @@ from kubernetes.aio import config
 from kubernetes.aio.client import ApiClient, Configuration
 
 from fleetward import __version__
+from fleetward.logs import log_to_stderr
 from fleetward.resources.names import ADMISSION_TLS_SECRET
 from fleetward_webhook.admission.metrics import Metrics
 from fleetward_webhook.admission.modes import review_mode
@@ -50,13 +50,7 @@ class StartError(Exception):
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the admission webhook until it is told to stop; return the exit code."""
     settings = read_settings(arguments)
-    logging.Formatter.converter = time.gmtime
-    logging.basicConfig(
-        level=logging.INFO,
-        stream=sys.stderr,
-        format="time=%(asctime)sZ level=%(levelname)s message=%(message)s",
-        datefmt="%Y-%m-%dT%H:%M:%S",
-    )
+    log_to_stderr()
     try:
         asyncio.run(run(settings))
     except (StartError, CannotListenError) as error:

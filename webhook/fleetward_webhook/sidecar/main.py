@@ -9,13 +9,13 @@ import logging
 import os
 import signal
 import sys
-import time
 from collections.abc import Callable, Sequence
 
 import msgspec
 
 from fleetward.audit.spool import Spool, SpoolError
 from fleetward.decision.cel.runtime import RuntimeUnavailableError
+from fleetward.logs import log_to_stderr
 from fleetward.stream.address import Address
 from fleetward_webhook.sidecar import memory
 from fleetward_webhook.sidecar.app import Api, Server
@@ -41,13 +41,7 @@ class StartError(Exception):
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a decision webhook until it is told to stop; return the exit code."""
     settings = read_settings(arguments)
-    logging.Formatter.converter = time.gmtime
-    logging.basicConfig(
-        level=logging.INFO,
-        stream=sys.stderr,
-        format=f"time=%(asctime)sZ level=%(levelname)s workload={settings.workload} message=%(message)s",
-        datefmt="%Y-%m-%dT%H:%M:%S",
-    )
+    log_to_stderr(workload=settings.workload)
     try:
         asyncio.run(run(settings))
     except StartError as error:
