@@ -23,6 +23,7 @@ AUDIENCE = "fleetward"
 CA_SECRET = "fleetward-ca"  # noqa: S105 - the name of a Secret, not a secret
 HUB_TLS_SECRET = "fleetward-hub-tls"  # noqa: S105 - as above
 ADMISSION_TLS_SECRET = "fleetward-admission-tls"  # noqa: S105 - as above
+GRANT_KEYS_SECRET = "fleetward-grant-keys"  # noqa: S105 - as above
 
 CA_CONFIG_MAP = "fleetward-ca"
 """In each governed namespace and our own: what decision webhooks and readers of the audit trail trust the hub by."""
@@ -32,6 +33,7 @@ TOKEN_FILE = "token"  # noqa: S105 - the name of a file
 
 WEBHOOK_CONFIGURATION = "fleetward"
 GOVERNED_PODS_POLICY = "fleetward-governed-pods"
+INJECTED_PODS_POLICY = "fleetward-injected-pods"
 
 CONTAINER = "fleetward-webhook"
 """The decision webhook's container in a governed pod."""

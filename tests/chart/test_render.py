@@ -140,6 +140,7 @@ def test_names_are_those_the_programs_use(rendered: list[Object]) -> None:
         names.ADMISSION_TLS_SECRET,
         names.WEBHOOK_CONFIGURATION,
         names.GOVERNED_PODS_POLICY,
+        names.INJECTED_PODS_POLICY,
         names.QUARANTINE_POLICY,
         names.OPERATOR,
         f"agents.{GROUP}",

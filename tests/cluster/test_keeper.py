@@ -6,6 +6,7 @@ import time
 import urllib.error
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,10 @@ MUTATING = f"{_ADMISSION}/mutatingwebhookconfigurations/fleetward"
 VALIDATING = f"{_ADMISSION}/validatingwebhookconfigurations/fleetward"
 POLICY = f"{_ADMISSION}/validatingadmissionpolicies/fleetward-governed-pods"
 BINDING = f"{_ADMISSION}/validatingadmissionpolicybindings/fleetward-governed-pods"
-ALL = (MUTATING, VALIDATING, POLICY, BINDING)
+INJECTED_POLICY = f"{_ADMISSION}/validatingadmissionpolicies/fleetward-injected-pods"
+INJECTED_BINDING = f"{_ADMISSION}/validatingadmissionpolicybindings/fleetward-injected-pods"
+POLICIES, BINDINGS = (POLICY, INJECTED_POLICY), (BINDING, INJECTED_BINDING)
+ALL = (MUTATING, VALIDATING, *POLICIES, *BINDINGS)
 
 CLUSTER_RULES: list[dict[str, Any]] = [
     {"apiGroups": [""], "resources": ["configmaps"], "verbs": ["create"]},
@@ -76,7 +80,7 @@ CLUSTER_RULES: list[dict[str, Any]] = [
     {
         "apiGroups": ["admissionregistration.k8s.io"],
         "resources": ["validatingadmissionpolicies", "validatingadmissionpolicybindings"],
-        "resourceNames": ["fleetward-governed-pods"],
+        "resourceNames": ["fleetward-governed-pods", "fleetward-injected-pods"],
         "verbs": ["get", "update", "delete"],
     },
     {"apiGroups": ["fleetward.dev"], "resources": ["agents"], "verbs": ["get", "list"]},
@@ -275,13 +279,21 @@ async def test_edits_and_deletions_are_put_right(cleaned: ControlPlane, namespac
         await eventually(lambda: same(get(plane, MUTATING), before[MUTATING]))
         edit(plane, VALIDATING, [{"op": "remove", "path": "/webhooks/1"}])
         await eventually(lambda: same(get(plane, VALIDATING), before[VALIDATING]))
-        edit(plane, POLICY, [{"op": "replace", "path": "/spec/validations/0/expression", "value": "true"}])
-        await eventually(lambda: same(get(plane, POLICY), before[POLICY]))
-        edit(plane, BINDING, [{"op": "replace", "path": "/spec/validationActions/0", "value": "Audit"}])
-        await eventually(lambda: same(get(plane, BINDING), before[BINDING]))
+
+        def restored(path: str) -> bool:
+            return same(get(plane, path), before[path])
+
+        for each in POLICIES:
+            edit(plane, each, [{"op": "replace", "path": "/spec/validations/0/expression", "value": "true"}])
+            await eventually(partial(restored, each))
+            edit(plane, each, [{"op": "remove", "path": "/spec/matchConstraints/objectSelector"}])
+            await eventually(partial(restored, each))
+        for each in BINDINGS:
+            edit(plane, each, [{"op": "replace", "path": "/spec/validationActions/0", "value": "Audit"}])
+            await eventually(partial(restored, each))
 
         edit(plane, MUTATING, [{"op": "add", "path": "/metadata/annotations", "value": {"example.com/else": "kept"}}])
-        for each in (VALIDATING, POLICY, BINDING):
+        for each in (VALIDATING, *POLICIES, *BINDINGS):
             plane.request("DELETE", each)
         await eventually(lambda: all(get(plane, each) for each in ALL))
         assert "example.com/else" in json.dumps(get(plane, MUTATING))
@@ -360,7 +372,7 @@ async def test_uninstalling_takes_everything_along(cleaned: ControlPlane, namesp
         running.namespaces = {namespace}
         await eventually(lambda: all(get(plane, each) for each in ALL) and get(plane, config))
         plane.kubectl("delete", "clusterrole", "fleetward-operator")
-        belonging = [MUTATING, VALIDATING, POLICY]
+        belonging = [MUTATING, VALIDATING, *POLICIES]
         await eventually(lambda: not any(get(plane, each) for each in belonging) and not get(plane, config))
         await eventually(lambda: "uninstalled" in running.keeper.problems.get("ClusterRole fleetward-operator", ""))
         rounds = running.keeper.rounds
@@ -432,16 +444,19 @@ async def test_without_the_kind_agent_no_pod_is_refused() -> None:
             await eventually(lambda: "carries no decision webhook" in create(plane, governed))
             assert create(plane, free) == ""
 
+            labelled = pod("default", {"app": "free", "fleetward.dev/injected": "true"})
+            await eventually(lambda: "says that this pod carries the decision webhook" in create(plane, labelled))
+
             # No operator runs any more: the API server alone has to get out of this.
             plane.kubectl("delete", "crd", "agents.fleetward.dev")
-            await eventually(lambda: get(plane, BINDING) is None)
+            await eventually(lambda: not any(get(plane, each) for each in BINDINGS))
             await eventually(lambda: create(plane, free) == "")
 
             async with keeping(api, KeeperSettings(IMAGE, period=0.5)) as running:
                 await eventually(lambda: "governed pods" in running.keeper.problems)
-                assert get(plane, BINDING) is None
+                assert not any(get(plane, each) for each in BINDINGS)
                 install_crds(plane, CRDS)
-                await eventually(lambda: get(plane, BINDING))
+                await eventually(lambda: all(get(plane, each) for each in BINDINGS))
 
 
 def pod(namespace: str, labels: dict[str, str]) -> dict[str, Any]:

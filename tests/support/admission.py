@@ -23,7 +23,7 @@ from cryptography.x509.oid import NameOID
 from support.controlplane.plane import ControlPlane
 from support.waiting import until
 
-from fleetward_operator.keeper import governedpods, webhooks
+from fleetward_operator.keeper import governedpods, injectedpods, webhooks
 from fleetward_operator.keeper.settings import KeeperSettings
 
 GROUP = "fleetward.dev"
@@ -232,15 +232,17 @@ def configurations(name: str, address: str, ca: bytes, system: str) -> list[dict
 def guarded(plane: ControlPlane, name: str, system: str) -> Iterator[None]:
     """Have the API server itself refuse ungoverned pods of agents, as the operator does."""
     settings = KeeperSettings(webhook_image=IMAGE, namespace=system)
-    api = {"apiVersion": "admissionregistration.k8s.io/v1", "metadata": {"name": name}}
-    policy = {**api, "kind": "ValidatingAdmissionPolicy", **governedpods.policy(settings)}
-    binding = {**api, "kind": "ValidatingAdmissionPolicyBinding", **governedpods.binding()}
-    binding["spec"] = {**binding["spec"], "policyName": name}
-    apply(plane, policy, binding)
+    names = (f"{name}-injected", name)
+    for one, part in zip(names, (injectedpods, governedpods), strict=True):
+        api = {"apiVersion": "admissionregistration.k8s.io/v1", "metadata": {"name": one}}
+        policy = {**api, "kind": "ValidatingAdmissionPolicy", **part.policy(settings)}
+        binding = {**api, "kind": "ValidatingAdmissionPolicyBinding", **part.binding()}
+        binding["spec"] = {**binding["spec"], "policyName": one}
+        apply(plane, policy, binding)
     try:
         yield
     finally:
-        plane.kubectl("delete", "validatingadmissionpolicy,validatingadmissionpolicybinding", name)
+        plane.kubectl("delete", "validatingadmissionpolicy,validatingadmissionpolicybinding", *names)
 
 
 def apply(plane: ControlPlane, *objects: dict[str, Any]) -> str:

@@ -16,7 +16,9 @@ CLUSTER_OBJECTS = (
     "mutatingwebhookconfiguration/fleetward",
     "validatingwebhookconfiguration/fleetward",
     "validatingadmissionpolicybinding/fleetward-governed-pods",
+    "validatingadmissionpolicybinding/fleetward-injected-pods",
     "validatingadmissionpolicy/fleetward-governed-pods",
+    "validatingadmissionpolicy/fleetward-injected-pods",
 )
 """What a keeper makes outside of namespaces."""
 

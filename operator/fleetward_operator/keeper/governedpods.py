@@ -4,10 +4,15 @@ The API server itself evaluates it (CEL), once for each Agent of the pod's names
 webhook is down: an agent's pod is then refused and all others are made. It looks at new pods only. The labels of a
 running pod can still be changed so that an Agent selects it; that pod is not stopped, and shows as one without a
 decision webhook in the agent's status.
+
+Each Agent costs an evaluation for each pod, so it leaves out the pods that have the label which injection sets, as
+nearly all pods of agents do. `injectedpods` sees to it that those have the decision webhook indeed: neither is
+worth anything without the other.
 """
 
 from fleetward.resources.base import API_VERSION, GROUP
-from fleetward.resources.names import CONTAINER, GOVERNED_PODS_POLICY, INJECTED_LABEL
+from fleetward.resources.names import GOVERNED_PODS_POLICY
+from fleetward_operator.keeper.podpolicy import NOT_LABELLED, pods
 from fleetward_operator.keeper.settings import KeeperSettings
 from fleetward_operator.keeper.webhooks import quote
 from fleetward_operator.kube.objects import Body
@@ -42,26 +47,10 @@ def policy(settings: KeeperSettings) -> Body:
         "spec": {
             "paramKind": {"apiVersion": API_VERSION, "kind": "Agent"},
             "failurePolicy": "Fail",
-            "matchConstraints": {
-                "matchPolicy": "Equivalent",
-                "namespaceSelector": settings.governed_namespaces,
-                "objectSelector": {},
-                "resourceRules": [
-                    {
-                        "apiGroups": [""],
-                        "apiVersions": ["v1"],
-                        "resources": ["pods"],
-                        "operations": ["CREATE"],
-                        "scope": "Namespaced",
-                    }
-                ],
-            },
+            "matchConstraints": pods(settings, NOT_LABELLED, "CREATE"),
             # All of it is worked out for each Agent of the namespace. Here, most pods are done with; a validation costs
             # the API server some three times as much before its expression is even looked at.
-            "matchConditions": [
-                {"name": "not-injected", "expression": f"!({_injected(settings)})"},
-                {"name": "selected", "expression": _SELECTED},
-            ],
+            "matchConditions": [{"name": "selected", "expression": _SELECTED}],
             "validations": [
                 {
                     "expression": "false",
@@ -82,22 +71,6 @@ def binding() -> Body:
             "paramRef": {"selector": {}, "parameterNotFoundAction": "Allow"},
         }
     }
-
-
-def _injected(settings: KeeperSettings) -> str:
-    """Whether the pod carries the label and the native sidecar, with an image of ours."""
-    ours = " || ".join(
-        f"c.image == {quote(name)} || [{quote(name + ':')}, {quote(name + '@')}].exists(p, c.image.startsWith(p))"
-        for name in settings.repositories
-    )
-    return (
-        f"has(object.metadata.labels) && {quote(INJECTED_LABEL)} in object.metadata.labels"
-        f" && object.metadata.labels[{quote(INJECTED_LABEL)}] == 'true'\n"
-        "&& has(object.spec.initContainers)\n"
-        f"&& object.spec.initContainers.exists(c, c.name == {quote(CONTAINER)}"
-        " && has(c.restartPolicy) && c.restartPolicy == 'Always'\n"
-        f"     && has(c.image) && ({ours}))"
-    )
 
 
 def _message(settings: KeeperSettings) -> str:

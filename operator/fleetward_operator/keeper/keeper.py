@@ -9,9 +9,9 @@ from collections.abc import Callable, Collection
 
 from kubernetes.aio.client import ApiClient
 
-from fleetward.resources.names import GOVERNED_PODS_POLICY, OPERATOR, WEBHOOK_CONFIGURATION
+from fleetward.resources.names import GOVERNED_PODS_POLICY, INJECTED_PODS_POLICY, OPERATOR, WEBHOOK_CONFIGURATION
 from fleetward_operator.cluster.election import Election
-from fleetward_operator.keeper import governedpods, webhooks
+from fleetward_operator.keeper import governedpods, injectedpods, webhooks
 from fleetward_operator.keeper.ensure import Ensure, owner_reference
 from fleetward_operator.keeper.problems import Problems
 from fleetward_operator.keeper.proof import Proof, tell, try_validation
@@ -183,16 +183,21 @@ class Keeper:
         await self._ensure(VALIDATING, WEBHOOK_CONFIGURATION, configuration, owner)
 
     async def _keep_governed_pods(self, owner: Body | None) -> None:
-        """Have policy and binding, but not without the kind Agent: that would refuse every pod of the cluster.
+        """Have both policies and their bindings, but not without the kind Agent: that would refuse every pod.
 
-        For the same reason the binding belongs to the CRD: it goes with it, also while no operator runs.
+        For the same reason the bindings belong to the CRD: they go with it, also while no operator runs. The policy of
+        injected pods needs no Agents, but without them it has nothing to guard.
         """
         agents = await owner_reference(self._objects, CRD, governedpods.AGENTS_CRD)
         if agents is None:
-            binding = await self._objects.get(BINDING, GOVERNED_PODS_POLICY)
-            if binding is not None:
-                await self._objects.delete(BINDING, binding)
+            for name in (GOVERNED_PODS_POLICY, INJECTED_PODS_POLICY):
+                binding = await self._objects.get(BINDING, name)
+                if binding is not None:
+                    await self._objects.delete(BINDING, binding)
             self._problems.note(GOVERNED_PODS, f"CustomResourceDefinition {governedpods.AGENTS_CRD} is not there")
             return
+        # In this order: the policy of governed pods leaves labelled pods to the other one, which has to be there.
+        await self._ensure(POLICY, INJECTED_PODS_POLICY, injectedpods.policy(self._settings), owner)
+        await self._ensure(BINDING, INJECTED_PODS_POLICY, injectedpods.binding(), agents)
         await self._ensure(POLICY, GOVERNED_PODS_POLICY, governedpods.policy(self._settings), owner)
         await self._ensure(BINDING, GOVERNED_PODS_POLICY, governedpods.binding(), agents)
