@@ -75,6 +75,7 @@ kind-down: ## Delete the kind cluster
 lock: ## Pin everything anew, with hashes
 	@$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-header --upgrade requirements/bootstrap.in -o requirements/bootstrap.txt
 	@$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-header --upgrade --all-extras --group dev pyproject.toml -o requirements/dev.txt
+	@$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-header --constraints requirements/dev.txt --extra operator --extra webhook --extra admission pyproject.toml -o requirements/image.txt
 
 clean: ## Remove what these targets made
 	rm -rf $(VENV) .mypy_cache .ruff_cache .import_linter_cache bench/out build

@@ -11,7 +11,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from bench import engine, http, picture, propagation
+from bench import chains, engine, http, picture, propagation
 from bench.stats import Samples
 
 KEPT = 2_000
@@ -36,8 +36,15 @@ def main() -> None:
         over_http, memory = http.measure(Path(folder) / "http", options.rounds)
         console.print(f"edits reaching {propagation.LINKS} links ...")
         edits = propagation.measure(Path(folder) / "edits", options.edits)
-    everything = {**samples, **growth, **over_http, **edits}
-    ratios = _ratios(growth, over_http)
+        console.print("chains, delegations, plans and a trace ...")
+        handed_down, counted = chains.measure(Path(folder) / "chains", options.rounds)
+    everything = {**samples, **growth, **over_http, **edits, **handed_down}
+    ratios = _ratios(growth, over_http) | {
+        "p50 decision at depth 5 / at depth 0": round(
+            handed_down[chains.AT_5].percentile(50) / handed_down[chains.AT_0].percentile(50), 3
+        )
+    }
+    memory |= counted
     options.out.mkdir(parents=True, exist_ok=True)
     _keep(options.out, everything, ratios, memory)
     picture.draw(everything, options.out)

@@ -19,7 +19,6 @@ REQUEST = {
         "estimate": {"calls": 1, "records": 20},
         "arguments": {"segment": "gold", "limit": 20},
     },
-    "run": "bench-run-1",
 }
 CONDITIONAL_REQUEST = {**REQUEST, "action": {**REQUEST["action"], "name": "crm.orders.read"}}  # type: ignore[dict-item]
 

@@ -7,7 +7,7 @@ import msgspec
 
 from fleetward.registry.slice import Decision
 
-RecordType = Literal["Decision", "Outcome", "ModeChange", "AccessRefused"]
+RecordType = Literal["Decision", "Outcome", "Run", "ModeChange", "AccessRefused"]
 
 
 class RecordQuery(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,13 +1,17 @@
-"""Audit records: what is kept of every decision, outcome, change of mode and refused access.
+"""Audit records: what is kept of every decision, outcome, run, change of mode and refused access.
 
 A record's id is its writer's id and its number there, so it is stable wherever the record travels, and a hole in a
 writer's numbers shows. Arguments and results are digested, never stored.
 """
 
+from typing import Literal
+
 import msgspec
 
-from fleetward.decision.action import Actual, RecordedAction, RuleRef
+from fleetward.decision.action import Actual, Handover, PlannedStep, RecordedAction, RuleRef
+from fleetward.delegation.scope import Violation
 from fleetward.registry.slice import Decision, Mode, Obligation, OperatingMode, Wire
+from fleetward.run.mandate import Mandate
 
 
 class _Head(Wire, frozen=True, kw_only=True, tag_field="type"):
@@ -32,8 +36,21 @@ class DecisionRecord(_Head, frozen=True, kw_only=True, tag="Decision"):
     mode: Mode | None = None
     advice: tuple[str, ...] = ()
     run: str | None = None
+    grant: str | None = None
+    """The id of the grant that the agent acted under; None: it opened the run, or there is none."""
+    path: tuple[str, ...] = ()
+    """Who handed the work down to the agent, the agent that opened the run first."""
+    cause: str | None = None
+    """The id of the decision that authorised this one: of the delegation its grant came from, else of the run's
+    opening. Vouched for by Fleetward."""
     parent: str | None = None
+    """The record that the agent says this came from. Only said, and never believed across runs."""
     traceparent: str | None = None
+    violations: tuple[Violation, ...] = ()
+    handover: Handover | None = None
+    """Of a delegation."""
+    plan: tuple[PlannedStep, ...] = ()
+    """Of a plan: its steps."""
     registry_version: str
     duration_micros: int | None = None
     """From the parsed request to the judgement."""
@@ -54,6 +71,20 @@ class OutcomeRecord(_Head, frozen=True, kw_only=True, tag="Outcome"):
     result_digest: str | None = None
     error: str | None = None
     run: str | None = None
+    registry_version: str
+
+
+class RunRecord(_Head, frozen=True, kw_only=True, tag="Run"):
+    """A run was opened, closed, or ended by its time."""
+
+    run: str
+    agent: str
+    """Who opened it."""
+    state: Literal["Opened", "Closed"]
+    mandate: Mandate | None = None
+    """What was authorised, where the run was opened."""
+    parent: str | None = None
+    traceparent: str | None = None
     registry_version: str
 
 
@@ -89,7 +120,7 @@ class AccessRefusedRecord(_Head, frozen=True, kw_only=True, tag="AccessRefused")
     registry_version: str
 
 
-Record = DecisionRecord | OutcomeRecord | ModeChangeRecord | AccessRefusedRecord
+Record = DecisionRecord | OutcomeRecord | RunRecord | ModeChangeRecord | AccessRefusedRecord
 
 encode = msgspec.json.Encoder().encode
 """A record as one line of JSON, without the newline."""

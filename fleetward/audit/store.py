@@ -15,7 +15,15 @@ from typing import Any, Literal, Self
 import msgspec
 
 from fleetward.audit.query import RecordQuery, RecordType, utc
-from fleetward.audit.record import AccessRefusedRecord, DecisionRecord, ModeChangeRecord, Record, decode, encode
+from fleetward.audit.record import (
+    AccessRefusedRecord,
+    DecisionRecord,
+    ModeChangeRecord,
+    Record,
+    RunRecord,
+    decode,
+    encode,
+)
 from fleetward.audit.spoolstate import new_writer_id
 from fleetward.audit.storeschema import StoreError, connect, connect_read_only, explained
 
@@ -285,6 +293,8 @@ def _row(line: bytes) -> _Row:
         return (*head, "ModeChange", record.agent, None, None, None, body)
     if isinstance(record, AccessRefusedRecord):
         return (*head, "AccessRefused", None, None, None, None, body)
+    if isinstance(record, RunRecord):
+        return (*head, "Run", record.agent, record.run, None, None, body)
     if isinstance(record, DecisionRecord):
         return (*head, "Decision", record.agent, record.run, record.decision, record.id, body)
     return (*head, "Outcome", record.agent, record.run, record.decision, record.decision_id, body)

@@ -138,6 +138,7 @@ def _show(registry: Registry, agent: Agent, live: Mapping[str, Live] | None) -> 
         ("declared facts", agent.declared_facts),
         ("data classes", "any" if agent.data_classes is None else ", ".join(agent.data_classes) or "none"),
         ("may delegate to", _delegates(agent)),
+        ("delegation", agent.delegation),
         *([] if live is None else _live_facts(live.get(agent.key))),
     ]
     say(agent.key, style="bold")
@@ -169,7 +170,7 @@ def _show_rules(rules: Sequence[tuple[Policy, Rule]]) -> None:
         say("no rule concerns this agent")
         return
     print_table(
-        ["RULE", "POLICY", "PHASE", "DECISION", "ENFORCEMENT", "WHICH ACTIONS"],
+        ["RULE", "POLICY", "PHASE", "DECISION", "ENFORCEMENT", "INHERITANCE", "WHICH ACTIONS"],
         [
             [
                 rule.name,
@@ -177,6 +178,7 @@ def _show_rules(rules: Sequence[tuple[Policy, Rule]]) -> None:
                 rule.phase,
                 decision_text(rule.decision),
                 policy.enforcement,
+                "-" if rule.decision == "Allow" else policy.inheritance,  # an Allow is never inherited
                 printable(rule_in_words(rule)),
             ]
             for policy, rule in rules
@@ -210,6 +212,7 @@ def _data(agent: Agent, live: Mapping[str, Live] | None) -> dict[str, Any]:
         "fleets": list(agent.fleets),
         "defaultDecision": agent.default_decision,
         "declaredFacts": agent.declared_facts,
+        "delegation": agent.delegation,
         "policies": [policy.partition("/")[2] for policy in agent.policies],
         "riskTier": agent.risk_tier,
         "owner": agent.owner,
@@ -225,6 +228,7 @@ def _rule_data(policy: Policy, rule: Rule) -> dict[str, Any]:
         "kind": policy.kind,
         "policy": policy.name,
         "enforcement": policy.enforcement,
+        "inheritance": policy.inheritance,
         **msgspec.to_builtins(rule),
         "phase": rule.phase,
     }

@@ -1,14 +1,15 @@
 """`fleetward decide`: the engine's answer to a request, by the resources of a folder or a cluster alone."""
 
-from collections.abc import Iterator, Sequence
-from itertools import islice
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import click
 import msgspec
 from rich.text import Text
 
-from fleetward.cli.describe import is_about, obligation_in_words, obstacles
+from fleetward.cli.describe import obligation_in_words
 from fleetward.cli.findings import refuse
 from fleetward.cli.output import (
     DECISION_EXITS,
@@ -16,21 +17,21 @@ from fleetward.cli.output import (
     Command,
     ExitCode,
     decision_text,
+    note,
     output_option,
     printable,
     say,
 )
+from fleetward.cli.remedies import remedies
 from fleetward.cli.requests import Form, Request, read_requests
-from fleetward.cli.source import Source, read_file, source_options
+from fleetward.cli.source import Source, complete_agents, complete_chain, read_file, source_options
+from fleetward.cli.supposed import Supposed, situate
 from fleetward.decision.action import Answer, RuleRef
 from fleetward.decision.engine import Engine
 from fleetward.decision.evaluation import Evaluation
-from fleetward.decision.request import RequestError
+from fleetward.decision.request import RequestError, read
+from fleetward.decision.situation import ALONE
 from fleetward.registry.registry import Registry
-from fleetward.registry.slice import Agent
-
-NEAR_MISSES = 5
-"""The most rules shown that would have allowed an action, had something been different."""
 
 Decided = tuple[Evaluation, Answer]
 
@@ -40,6 +41,7 @@ Decided = tuple[Evaluation, Answer]
     examples=[
         "decide --dir policies -f action.json",
         "decide --dir policies -f actions.jsonl -o json",
+        "decide --dir policies -f action.json --path care/desk,care/data-worker --labels untrusted",
         "decide --context production -f - < action.json",
     ],
     exits={
@@ -60,24 +62,40 @@ Decided = tuple[Evaluation, Answer]
     required=True,
     help="The request as JSON, an array of requests, or one on each line; - for standard input.",
 )
+@click.option(
+    "--path",
+    metavar="AGENT,...",
+    shell_complete=complete_chain,
+    help="Who handed the work down to the agent, as namespace/name; the agent that opened the run first.",
+)
+@click.option("--labels", metavar="LABEL,...", help="Provenance labels that reached the agent in its run.")
+@click.option("--to", metavar="AGENT", shell_complete=complete_agents, help="Of a Delegation: whom the work goes to.")
 @output_option()
-def decide(source: Source, file: Path, output: str) -> None:
+def decide(source: Source, file: Path, *, path: str | None, labels: str | None, to: str | None, output: str) -> None:
     """Decide actions offline, with the same engine and by the same rules as a decision webhook.
 
     A request is what POST /v1/decisions takes, such as
     {"agent": "reports/data-worker", "action": {"kind": "ToolCall", "name": "crm.customers.read"}}.
+
+    A chain: with --path, the restrictions of everyone in it count, and the output names whose rule decided. To say
+    more, or another chain for each request, write {"request": {...}, "path": [...], "labels": [...], "to": "...",
+    "dataClasses": [...], "run": {...}, "plan": {...}}, with run and plan as expressions read them.
+    Only the rules are judged: no run, mandate or grant is checked offline.
 
     Of a cluster it reads the resources as they are now and asks no decision webhook; nothing is recorded.
 
     With -o json the answer is what POST /v1/decisions gives: one object for one object, an array for an array,
     one on each line for JSON lines.
     """
+    given = _given({"path": path, "labels": labels, "to": to})
     form, requests = read_requests("standard input" if str(file) == "-" else str(file), read_file(file))
+    requests = [_supposing(each, given) for each in requests]
     governed = source.read()
     if governed.findings:
         refuse(governed.findings, governed.texts)
     engine = _engine(governed.registry, requests)
-    decided = [_decide(engine, each, number) for number, each in enumerate(requests, start=1)]
+    decided = [_decide(engine, each, number, governed.registry) for number, each in enumerate(requests, start=1)]
+    _tell_unchecked(requests, [evaluation for evaluation, _ in decided])
     if output == "json":
         _print_json(form, [answer for _, answer in decided])
     else:
@@ -88,19 +106,61 @@ def decide(source: Source, file: Path, output: str) -> None:
     raise click.exceptions.Exit(max(DECISION_EXITS[answer.decision] for _, answer in decided))
 
 
+_OPTIONS = {"path": "--path", "labels": "--labels", "to": "--to"}
+
+
+def _given(options: dict[str, str | None]) -> dict[str, Any]:
+    """Read the options that suppose something. click.UsageError, which names the option, for what cannot be."""
+    lists = {key: value.split(",") for key, value in options.items() if value is not None and key != "to"}
+    given = {**lists, **({} if options["to"] is None else {"to": options["to"]})}
+    for key, value in given.items():
+        try:
+            read({key: value}, Supposed)
+        except RequestError as error:
+            raise click.BadParameter(error.message, param_hint=_OPTIONS[key]) from None
+    return given
+
+
+def _supposing(each: Request, given: dict[str, Any]) -> Request:
+    """Give the request with what the options suppose of it."""
+    said = {key: value for key in _OPTIONS if (value := getattr(each.supposed, key))}
+    if twice := said.keys() & given.keys():
+        key = min(twice)
+        raise CliError(f"{each.where}: {key}: is said here and with {_OPTIONS[key]}; leave one")
+    values = {name: getattr(each.supposed, name) for name in Supposed.__struct_fields__}
+    known = {key: tuple(value) if isinstance(value, list) else value for key, value in given.items()}
+    return replace(each, supposed=Supposed(**values | known))
+
+
 def _engine(registry: Registry, requests: Sequence[Request]) -> Engine:
     """Make an engine for the agents that the requests name; for all, where one names none or an unknown one."""
     named = {each.request.agent for each in requests}
     known = {name for name in named if name is not None and name in registry.agents}
-    return Engine(registry.cut(known if known == named else registry.agents))
+    principals = {key for each in requests for key in each.supposed.path}
+    return Engine(registry.cut(known if known == named else registry.agents, principals))
 
 
-def _decide(engine: Engine, each: Request, number: int) -> Decided:
+def _decide(engine: Engine, each: Request, number: int, registry: Registry) -> Decided:
     try:
-        evaluation = engine.decide(each.request)
+        evaluation = engine.decide(each.request, situate(each.supposed, each.request, registry))
     except RequestError as error:
         raise CliError(f"{each.where}: {error}") from None
     return evaluation, evaluation.answer(f"offline-{number}")
+
+
+def _tell_unchecked(requests: Sequence[Request], evaluations: Sequence[Evaluation]) -> None:
+    """Say what a decision webhook would have asked its hub, and nobody was asked here."""
+    if any(evaluation.situation is not ALONE for evaluation in evaluations):
+        note("only the rules were judged: offline no run, mandate or grant is checked", style="yellow")
+    for each in requests:
+        named = [name for name in ("run", "grant") if getattr(each.request, name) is not None]
+        if named and not each.supposed.path:
+            agent = each.request.agent or "the agent"
+            note(
+                f"{each.where}: the {' and the '.join(named)} it names cannot be read here: judged as if {agent} had "
+                "opened the run; --path says who handed the work down",
+                style="yellow",
+            )
 
 
 def _print_json(form: Form, answers: Sequence[Answer]) -> None:
@@ -110,15 +170,29 @@ def _print_json(form: Form, answers: Sequence[Answer]) -> None:
 
 
 def _show(evaluation: Evaluation, answer: Answer, engine: Engine) -> None:
-    action = evaluation.request.action
+    action, path = evaluation.request.action, evaluation.situation.path
     say(decision_text(answer.decision) + Text(f"  {evaluation.agent}  {action.kind} {action.name}  ({answer.id})"))
     _section("reason", [answer.reason])
-    _section("rules that counted", [_rule(ref) for ref in answer.rules] or ["none"])
+    if path:
+        _section("chain", [" > ".join((*path, evaluation.agent))])
+        _section("whose rule decided", _deciding(answer, evaluation))
+    _section("rules that counted", [_rule(ref, evaluation) for ref in answer.rules] or ["none"])
     _section("obligations", [obligation_in_words(each) for each in answer.obligations])
+    _section("cleanses", [", ".join(evaluation.judgement.cleanses)] if evaluation.judgement.cleanses else [])
     if answer.retry_after_seconds is not None:
         _section("try again", [f"in {answer.retry_after_seconds} s"])
     _section("advice", answer.advice)
-    _section("what would allow it", _remedies(evaluation, engine))
+    _section("what would allow it", remedies(evaluation, engine))
+
+
+def _deciding(answer: Answer, evaluation: Evaluation) -> list[str]:
+    """Say whose rules brought the decision about."""
+    whose = [r.principal for r in answer.rules if r.decision == answer.decision and r.enforcement == "Enforce"]
+    return [_whose(key, evaluation) for key in dict.fromkeys(whose)] or ["nobody's: see the reason"]
+
+
+def _whose(principal: str, evaluation: Evaluation) -> str:
+    return f"{principal}, who acts" if principal == evaluation.agent else f"{principal}, who handed the work down"
 
 
 def _section(title: str, lines: Sequence[str | Text]) -> None:
@@ -129,43 +203,10 @@ def _section(title: str, lines: Sequence[str | Text]) -> None:
         say(Text("    ") + (line if isinstance(line, Text) else Text(printable(line))))
 
 
-def _rule(ref: RuleRef) -> Text:
+def _rule(ref: RuleRef, evaluation: Evaluation) -> Text:
     padding = " " * (len("RequireApproval") - len(ref.decision))
     enforcement = "enforced" if ref.enforcement == "Enforce" else "recorded only (enforcement: Audit)"
+    whose = f", as a rule for {_whose(ref.principal, evaluation)}" if evaluation.situation.path else ""
     error = f": {printable(ref.error)}" if ref.error else ""
-    return decision_text(ref.decision) + f"{padding}  {ref.rule}  of {ref.kind} {ref.policy}, {enforcement}{error}"
-
-
-def _remedies(evaluation: Evaluation, engine: Engine) -> list[str]:
-    """Say what would have to change where the default decided; where a rule did, its reason says so."""
-    items = engine.slice.items
-    agent = items.agents.get(evaluation.agent)
-    by_rule = any(ref.enforcement == "Enforce" for ref in evaluation.rules)
-    if agent is None or evaluation.mode is not None or by_rule or evaluation.allowed:
-        return []
-    if not evaluation.reason.startswith("no rule matches"):
-        return []  # Fleetward itself refused, whatever the rules say
-    action = evaluation.request.action
-    lines = list(islice(_near_misses(evaluation, agent, engine), NEAR_MISSES))
-    match = f"{{kinds: [{action.kind}], names: [{action.name}]}}"
-    lines.append(
-        f"a rule with decision: Allow and match: {match} in an AgentPolicy of namespace {agent.namespace} "
-        f"or a ClusterAgentPolicy"
-    )
-    if agent.fleets:
-        fleets = " and ".join(agent.fleets)
-        lines.append(f"defaultDecision: Allow on AgentFleet {fleets} (for every action that no rule matches)")
-    return lines
-
-
-def _near_misses(evaluation: Evaluation, agent: Agent, engine: Engine) -> Iterator[str]:
-    """Tell each rule that would have allowed the action but for one thing."""
-    action = evaluation.request.action
-    for policy in (engine.slice.items.policies[key] for key in agent.policies):
-        audit = ["is in a policy with enforcement: Audit"] if policy.enforcement == "Audit" else []
-        for rule in policy.rules:
-            allows = rule.decision in ("Allow", "Constrain") and rule.phase == "Before"
-            if allows and is_about(rule, action.kind, action.name):
-                why = [*obstacles(rule, action.kind, evaluation.trusted, agent), *audit]
-                if len(why) == 1:
-                    yield f"rule {rule.name} of {policy.kind} {policy.name}, but it {why[0]}"
+    words = f"{padding}  {ref.rule}  of {ref.kind} {ref.policy}, {enforcement}{whose}{error}"
+    return decision_text(ref.decision) + words

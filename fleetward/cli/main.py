@@ -20,6 +20,7 @@ _COMMANDS = {
     "quarantine": Lazy("fleetward.cli.mode:quarantine", "Quarantine an agent or a fleet: paused, kept, and cut off."),
     "resume": Lazy("fleetward.cli.mode:resume", "Let a paused, stopped or quarantined agent or fleet act again."),
     "audit": Lazy("fleetward.cli.audit:audit", "Read the record of decisions, outcomes and changes of mode."),
+    "trace": Lazy("fleetward.cli.trace:trace", "Show what a run's agents did as a tree of causes."),
     "completion": Lazy("fleetward.cli.completion:completion", "Print the script for completion in a shell."),
 }
 _POLICY_COMMANDS = {

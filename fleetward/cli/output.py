@@ -116,6 +116,8 @@ def print_json(value: Any) -> None:
 
 def printable(text: str) -> str:
     """Give the text on one line and without control characters, which a terminal would obey."""
+    if text.isprintable():
+        return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 

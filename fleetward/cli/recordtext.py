@@ -2,28 +2,31 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
-import msgspec
 from rich.text import Text
 
-from fleetward.audit.record import AccessRefusedRecord, DecisionRecord, ModeChangeRecord, OutcomeRecord, Record
+from fleetward.audit.record import (
+    AccessRefusedRecord,
+    DecisionRecord,
+    ModeChangeRecord,
+    OutcomeRecord,
+    Record,
+    RunRecord,
+)
 from fleetward.cli.describe import obligation_in_words
 from fleetward.cli.output import decision_text, mode_text, printable, say
-from fleetward.decision.action import Actual, Facts, RuleRef
-from fleetward.registry.slice import Estimate
+from fleetward.cli.runtext import (
+    amounts_in_words,
+    handover_in_words,
+    mandate_in_words,
+    step_in_words,
+    violation_in_words,
+)
+from fleetward.decision.action import Facts, RuleRef
 
 COLUMNS = ("TIME", "AGENT", "ACTION", "DECISION", "RULES", "RUN", "ID")
 
 FindRecord = Callable[[str], Record | None]
 """Gives the record of an id, if there is one."""
-
-_AMOUNTS = {
-    "input_tokens": "input tokens",
-    "output_tokens": "output tokens",
-    "cost_micro_usd": "millionths of a US dollar",
-    "calls": "calls",
-    "records": "records",
-    "duration_ms": "ms",
-}
 
 
 def row(record: Record, find: FindRecord) -> list[str | Text]:
@@ -37,6 +40,9 @@ def row(record: Record, find: FindRecord) -> list[str | Text]:
         rules, run = "-", "-"
     elif isinstance(record, AccessRefusedRecord):
         who, what, verdict, rules, run = "-", f"stream of {record.workload}", _refused(), "-", "-"
+    elif isinstance(record, RunRecord):
+        asked = f"run for {record.mandate.requester}" if record.mandate else "run"
+        who, what, verdict, rules, run = record.agent, asked, _state(record), "-", record.run
     else:
         who, what, verdict = record.agent, _action(record, find), decision_text(record.decision)
         rules = ", ".join(_rule_name(ref) for ref in record.rules) or "-"
@@ -80,7 +86,12 @@ def _decision_chapters(record: DecisionRecord) -> Iterator[_Chapter]:
     if record.retry_after_seconds is not None:
         yield "try again", [f"in {record.retry_after_seconds} s"]
     yield "advice", record.advice
-    yield "belongs to", _context(run=record.run, parent=record.parent, trace=record.traceparent)
+    yield "goes too far", [violation_in_words(each) for each in record.violations]
+    yield "hands over", handover_in_words(record.handover) if record.handover else []
+    yield "steps of the plan", [step_in_words(step) for step in record.plan]
+    yield "handed down by", [" > ".join(record.path)] if record.path else []
+    ids = {"run": record.run, "grant": record.grant, "cause": record.cause, "parent": record.parent}
+    yield "belongs to", _context(**ids, trace=record.traceparent)
     yield "decided from", [f"registry {record.registry_version}"]
 
 
@@ -91,13 +102,21 @@ def _outcome_chapters(record: OutcomeRecord) -> Iterator[_Chapter]:
     )
     yield "when", [record.time]
     yield "reason", [record.reason]
-    yield "really used", _amounts(record.actual) if record.actual else []
+    yield "really used", amounts_in_words(record.actual) if record.actual else []
     yield "error", [record.error] if record.error else []
     digests = {"arguments": record.arguments_digest, "result": record.result_digest}
     yield "digests", [f"{name} {digest}" for name, digest in digests.items() if digest]
     yield "rules that counted", [_rule(ref) for ref in record.rules] or ["none"]
     yield "obligations", [obligation_in_words(each) for each in record.obligations]
     yield "belongs to", _context(run=record.run)
+    yield "decided from", [f"registry {record.registry_version}"]
+
+
+def _run_chapters(record: RunRecord) -> Iterator[_Chapter]:
+    say(_state(record), f"  run {printable(record.run)}  opened by {record.agent}  ({record.id})")
+    yield "when", [record.time]
+    yield "mandate", mandate_in_words(record.mandate)
+    yield "belongs to", _context(parent=record.parent, trace=record.traceparent)
     yield "decided from", [f"registry {record.registry_version}"]
 
 
@@ -122,6 +141,7 @@ def _access_chapters(record: AccessRefusedRecord) -> Iterator[_Chapter]:
 _CHAPTERS: dict[type, Callable[..., Iterator[_Chapter]]] = {
     DecisionRecord: _decision_chapters,
     OutcomeRecord: _outcome_chapters,
+    RunRecord: _run_chapters,
     ModeChangeRecord: _mode_chapters,
     AccessRefusedRecord: _access_chapters,
 }
@@ -154,6 +174,10 @@ def _refused() -> Text:
     return Text("Refused", style="bold red")
 
 
+def _state(record: RunRecord) -> Text:
+    return Text(record.state, style="bold")
+
+
 def _rule_name(ref: RuleRef) -> str:
     return ref.rule if ref.enforcement == "Enforce" else f"{ref.rule} (audit)"
 
@@ -177,13 +201,7 @@ def _facts(facts: Facts) -> Iterator[str]:
     if facts.reversibility:
         yield facts.reversibility.lower()
     if facts.estimate:
-        yield f"estimate {', '.join(_amounts(facts.estimate))}"
-
-
-def _amounts(amounts: Estimate | Actual) -> list[str]:
-    values = msgspec.structs.asdict(amounts)
-    known = [(values[name], words) for name, words in _AMOUNTS.items() if values.get(name) is not None]
-    return [f"{value} {words.removesuffix('s') if value == 1 and words != 'ms' else words}" for value, words in known]
+        yield f"estimate {', '.join(amounts_in_words(facts.estimate))}"
 
 
 def _context(**ids: str | None) -> list[str]:
@@ -191,7 +209,7 @@ def _context(**ids: str | None) -> list[str]:
 
 
 def _outcome(record: OutcomeRecord) -> Text:
-    used = f", used {', '.join(_amounts(record.actual))}" if record.actual else ""
+    used = f", used {', '.join(amounts_in_words(record.actual))}" if record.actual else ""
     words = f"{_time(record)}  {record.status}{used}: {record.reason}  ({record.id})"
     return decision_text(record.decision) + "  " + printable(words)
 

@@ -1,9 +1,13 @@
-"""Decision requests from a file: one JSON object, an array of them, or JSON lines."""
+"""Decision requests from a file: one JSON object, an array of them, or JSON lines.
+
+Each is what `POST /v1/decisions` takes, or that under `request` with what is supposed of it beside it: see `supposed`.
+"""
 
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from fleetward.cli.output import CliError
+from fleetward.cli.supposed import NOTHING, Question, Supposed
 from fleetward.decision.action import DecisionRequest
 from fleetward.decision.request import RequestError, parse_json, read
 
@@ -16,6 +20,7 @@ class Request:
 
     where: str
     request: DecisionRequest
+    supposed: Supposed
 
 
 def read_requests(file: str, data: bytes) -> tuple[Form, list[Request]]:
@@ -30,12 +35,19 @@ def read_requests(file: str, data: bytes) -> tuple[Form, list[Request]]:
             mistakes.append(f"{where}: found {_kind(value)}, allowed a request as POST /v1/decisions takes it")
             continue
         try:
-            requests.append(Request(where, read(value, DecisionRequest)))
+            requests.append(_request(where, value))
         except RequestError as error:
             mistakes.append(f"{where}: {error}")
     if mistakes:
         raise CliError("\n".join(mistakes))
     return form, requests
+
+
+def _request(where: str, value: dict[str, Any]) -> Request:
+    if "request" not in value:
+        return Request(where, read(value, DecisionRequest), NOTHING)
+    question = read(value, Question)
+    return Request(where, question.request, question.supposed)
 
 
 def _values(file: str, data: bytes) -> tuple[Form, list[tuple[str, Any]]]:

@@ -155,6 +155,17 @@ def complete_agents(context: click.Context, param: click.Parameter, incomplete: 
     return [CompletionItem(key) for key in names if key.startswith(incomplete)]
 
 
+def complete_chain(context: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Propose the agents of the source after the last comma, save those that are in the chain already."""
+    before, comma, last = incomplete.rpartition(",")
+    known = before.split(",")
+    return [
+        CompletionItem(f"{before}{comma}{each.value}")
+        for each in complete_agents(context, param, last)
+        if each.value not in known
+    ]
+
+
 def read_file(path: Path) -> bytes:
     """Read a file; `-` is standard input. CliError where it cannot be read."""
     if str(path) == "-" and sys.stdin is None:

@@ -4,6 +4,7 @@ from typing import Annotated, Any, Literal
 
 from msgspec import UNSET, Meta, UnsetType
 
+from fleetward.delegation.scope import Scope, Violation
 from fleetward.registry.slice import (
     ActionKind,
     Decision,
@@ -14,40 +15,17 @@ from fleetward.registry.slice import (
     Reversibility,
     Wire,
 )
-
-MAX_COUNT = 2**53 - 1
-"""The largest number every JSON reader keeps exact (RFC 8259, section 6)."""
-
-_NAME = r"^[A-Za-z0-9_:/@+-]+(\.[A-Za-z0-9_:/@+-]+)*\Z"
-_TAG = r"^[A-Za-z0-9]([A-Za-z0-9._:/-]*[A-Za-z0-9])?\Z"
-_TARGET = r"^[A-Za-z0-9]([A-Za-z0-9._:/@-]*[A-Za-z0-9])?\Z"
-_AGENT = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?/[a-z0-9]([-a-z0-9]*[a-z0-9])?\Z"
-_DIGEST = r"^sha256:[0-9a-f]{64}\Z"
-_REFERENCE = r"^[A-Za-z0-9._:/-]+\Z"
-_TRACEPARENT = r"^[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}\Z"
-
-PATTERNS = {
-    _NAME: "a dotted name of letters, digits and _ : / @ + -, such as crm.customers.read",
-    _TAG: "letters, digits and . _ : / - within, such as customer",
-    _TARGET: "letters, digits and . _ : / @ - within, such as crm",
-    _AGENT: "an agent as namespace/name, such as reports/data-worker",
-    _DIGEST: "sha256: and 64 hexadecimal digits",
-    _REFERENCE: "letters, digits and . _ : / -",
-    _TRACEPARENT: "a traceparent of W3C Trace Context",
-}
-"""What each pattern allows, in words."""
-
-Count = Annotated[int, Meta(ge=0, le=MAX_COUNT)]
-ActionName = Annotated[str, Meta(max_length=256, pattern=_NAME, description=PATTERNS[_NAME])]
-Tag = Annotated[str, Meta(max_length=63, pattern=_TAG)]
-Tags = Annotated[tuple[Tag, ...], Meta(max_length=64)]
-Target = Annotated[str, Meta(max_length=253, pattern=_TARGET)]
-AgentKey = Annotated[str, Meta(max_length=127, pattern=_AGENT, description=PATTERNS[_AGENT])]
-Digest = Annotated[
-    str, Meta(pattern=_DIGEST, description="SHA-256 over the canonical JSON (RFC 8785), as sha256:<hex>")
-]
-Reference = Annotated[str, Meta(max_length=128, pattern=_REFERENCE)]
-TraceParent = Annotated[str, Meta(pattern=_TRACEPARENT, description=PATTERNS[_TRACEPARENT])]
+from fleetward.registry.text import (
+    ActionName,
+    AgentKey,
+    Count,
+    Digest,
+    GrantToken,
+    Reference,
+    Tags,
+    Target,
+    TraceParent,
+)
 
 
 class DeclaredEstimate(Wire, frozen=True):
@@ -80,6 +58,7 @@ class DecisionRequest(Wire, frozen=True):
     action: Action
     agent: AgentKey | None = None
     run: Reference | None = None
+    grant: GrantToken | None = None
     parent: Reference | None = None
     traceparent: TraceParent | None = None
 
@@ -115,6 +94,10 @@ class Answer(Wire, frozen=True, kw_only=True):
     """The operating mode that denied the action."""
     advice: tuple[str, ...] = ()
     """Where a declared fact would have changed something, and where to put it instead."""
+    violations: tuple[Violation, ...] = ()
+    """Where the action or the plan goes beyond the run's mandate, or the grant."""
+    grant: str | None = None
+    """Of an allowed delegation: the signed grant (compact JWS) that the other agent presents."""
 
 
 class Actual(DeclaredEstimate, frozen=True):
@@ -145,6 +128,28 @@ class Facts(Wire, frozen=True):
     reversibility: Reversibility | None = None
     estimate: Estimate | None = None
     labels: tuple[str, ...] = ()
+
+
+class Handover(Wire, frozen=True, kw_only=True):
+    """What a delegation asked to hand over, as it is recorded."""
+
+    to: str
+    scope: Scope
+    labels: tuple[str, ...] = ()
+    grant: str | None = None
+    """The id of the grant that was given; None where none was."""
+    expires_at: int | None = None
+    """When it ends, in seconds since the epoch."""
+
+
+class PlannedStep(Wire, frozen=True, kw_only=True):
+    """One step of a plan, as it is recorded."""
+
+    id: str
+    agent: str
+    kind: ActionKind
+    name: str
+    depends_on: tuple[str, ...] = ()
 
 
 class RecordedAction(Wire, frozen=True):

@@ -1,4 +1,4 @@
-"""Deciding for one agent: its rules indexed, its plans kept."""
+"""Deciding for one agent, or for one agent with work that others handed down: its rules indexed, its plans kept."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -8,7 +8,12 @@ from fleetward.decision.action import Action, DecisionRequest, Facts, OutcomeReq
 from fleetward.decision.canonical import CanonicalError, digest
 from fleetward.decision.cel.runtime import Runtime
 from fleetward.decision.evaluation import Evaluation, OpenDecision
-from fleetward.decision.facts import CatalogIndex, FactSets, with_declared
+from fleetward.decision.facts import (
+    CatalogIndex,
+    FactSets,
+    with_declared,
+    with_situation,
+)
 from fleetward.decision.glob import GlobIndex
 from fleetward.decision.judgement import Default, Judgement
 from fleetward.decision.obligations import concern
@@ -16,11 +21,13 @@ from fleetward.decision.outcome import constrain, outcome_variables, settle
 from fleetward.decision.plan import Circumstances, Plan
 from fleetward.decision.request import RequestError
 from fleetward.decision.rules import ReadyRule, make_ready
+from fleetward.decision.situation import ALONE, Situation, variables
 from fleetward.registry.slice import Agent, Phase, Policy, Role
 
 MAX_PLANS = 4096
 """Plans an agent keeps; beyond that it starts over, which costs time but never changes a decision."""
 
+_ALONE = variables(ALONE)
 _NOTHING_LEFT = Default("Allow", "no rule for outcomes speaks against it")
 
 
@@ -37,7 +44,10 @@ class _Phases:
 
 
 class AgentEngine:
-    """Decides for one agent. Its operating mode is not looked at here: see `Engine`."""
+    """Decides for one agent. Its operating mode is not looked at here: see `Engine`.
+
+    `principals` handed the work down to it, whoever began it first: what their policies restrict counts, too.
+    """
 
     def __init__(
         self,
@@ -46,40 +56,42 @@ class AgentEngine:
         catalogs: CatalogIndex,
         roles: Mapping[str, Role],
         runtime: Runtime,
+        *principals: Agent,
     ) -> None:
         self.agent = agent
+        self.principals = principals
         self._catalogs = catalogs
         self._roles = roles
         self._runtime = runtime
         self._plans: dict[tuple[object, ...], _Phases] = {}
-        self._variables: Mapping[str, Any] = {
-            "name": agent.name,
-            "namespace": agent.namespace,
-            "role": agent.role,
-            "owner": agent.owner,
-            "riskTier": agent.risk_tier,
-            "dataClasses": list(agent.data_classes or ()),
-            "labels": agent.labels,
-            "fleets": list(agent.fleets),
-        }
-        known = [policies[key] for key in agent.policies if key in policies]
-        self.rules = [rule for policy in known for rule in make_ready(policy, agent, runtime)]
-        missing = ", ".join(key for key in agent.policies if key not in policies)
-        self._torn = f"policies that concern {agent.key} did not arrive here: {missing}" if missing else None
+        self._variables = agent_variables(agent)
+        path = tuple(principal.key for principal in principals)
+        self.rules: list[ReadyRule] = []
+        self._torn: str | None = None
+        heard: set[str] = set()
+        for bound in (agent, *principals):
+            if missing := ", ".join(key for key in bound.policies if key not in policies):
+                self._torn = f"policies that concern {bound.key} did not arrive here: {missing}"
+                continue
+            inherited = None if bound is agent else bound.key
+            for key in bound.policies:  # one that binds several of the chain counts once
+                if key not in heard and (inherited is None or policies[key].inheritance == "Chain"):
+                    heard.add(key)
+                    self.rules += make_ready(policies[key], agent, runtime, path, inherited)
         self._index: GlobIndex[ReadyRule] = GlobIndex()
         for rule in self.rules:
             for glob in rule.names:
                 self._index.add(glob, rule)
 
-    def decide(self, request: DecisionRequest, registry_version: str) -> Evaluation:
+    def decide(self, request: DecisionRequest, registry_version: str, situation: Situation = ALONE) -> Evaluation:
         """Judge a request. Raises RequestError for arguments that have no digest."""
         action = request.action
-        phases = self._phases(action)
+        phases = self._phases(action, situation)
         arguments_digest = arguments_digest_of(action)
         judgement = phases.before.settled
         if judgement is None:
             judgement = phases.before.judge(
-                self._runtime, action, Circumstances(self._variables, _arguments(action, arguments_digest))
+                self._runtime, action, self._circumstances(action, arguments_digest, situation)
             )
         if phases.refusal is not None:
             judgement = judgement.refused(phases.refusal)
@@ -91,6 +103,7 @@ class AgentEngine:
             trusted=phases.facts,
             arguments_digest=arguments_digest,
             keep_arguments=phases.keep_arguments,
+            situation=situation,
         )
         if judgement.obligations and concern(judgement.obligations, "arguments"):
             constrain(evaluation)
@@ -101,33 +114,55 @@ class AgentEngine:
         if self._torn is not None:
             return Judgement("Deny", self._torn)
         phase: Phase = "During" if outcome.status == "Running" else "After"
-        phases = self._phases(opened.action)
+        phases = self._phases(opened.action, opened.situation)
         judgement = phases.later[phase].judge(
             self._runtime,
             opened.action,
-            Circumstances(
-                self._variables,
-                _arguments(opened.action, outcome.arguments_digest),
-                outcome=outcome_variables(outcome),
-            ),
+            self._circumstances(opened.action, outcome.arguments_digest, opened.situation, outcome_variables(outcome)),
         )
         if outcome.status == "Succeeded":
             return settle(opened, outcome, judgement)
         return judgement
 
-    def _phases(self, action: Action) -> _Phases:
-        key = (action.kind, action.name, action.risk_tags, action.data_classes, action.target, action.labels)
+    def _circumstances(
+        self,
+        action: Action,
+        arguments_digest: str | None,
+        situation: Situation,
+        outcome: Mapping[str, Any] | None = None,
+    ) -> Circumstances:
+        return Circumstances(
+            self._variables,
+            _arguments(action, arguments_digest),
+            _ALONE if situation is ALONE else variables(situation),
+            outcome,
+        )
+
+    def _phases(self, action: Action, situation: Situation) -> _Phases:
+        key = (
+            action.kind,
+            action.name,
+            action.risk_tags,
+            action.data_classes,
+            action.target,
+            action.labels,
+            situation.labels,
+            situation.target,
+            situation.data_classes,
+            situation.to.get("role"),
+        )
         phases = self._plans.get(key)
         if phases is None:
             if len(self._plans) >= MAX_PLANS:
                 self._plans.clear()
-            phases = self._plans[key] = self._make_phases(action)
+            phases = self._plans[key] = self._make_phases(action, situation)
         return phases
 
-    def _make_phases(self, action: Action) -> _Phases:
+    def _make_phases(self, action: Action, situation: Situation) -> _Phases:
         agent = self.agent
         classified = self._catalogs.classify(action.name)
-        trusted, declared = classified.facts, with_declared(classified.facts, action)
+        trusted = with_situation(classified.facts, situation)
+        declared = with_declared(trusted, action)
         believe = agent.declared_facts == "Trusted"
         met = {id(r): r for r in self._index.find(action.name) if r.kinds is None or action.kind in r.kinds}
         remedy = (
@@ -154,7 +189,7 @@ class AgentEngine:
         return _Phases(
             before=before,
             facts=recorded_facts(held),
-            refusal=self._torn or classified.conflict or self._refusal(action, trusted, declared, held),
+            refusal=self._torn or classified.conflict or self._refusal(action, trusted, declared, held, situation),
             later=later,
             keep_arguments=any(p.reads_arguments for p in later.values()),
         )
@@ -168,7 +203,9 @@ class AgentEngine:
             f"the default decision of {source} is {agent.default_decision}",
         )
 
-    def _refusal(self, action: Action, trusted: FactSets, declared: FactSets, held: FactSets) -> str | None:
+    def _refusal(
+        self, action: Action, trusted: FactSets, declared: FactSets, held: FactSets, situation: Situation
+    ) -> str | None:
         """Say why what the agent is, or contradicts, denies the action whatever the rules say."""
         agent = self.agent
         if trusted.target is not None and action.target not in (None, trusted.target):
@@ -176,19 +213,19 @@ class AgentEngine:
                 f"the declared target {action.target} contradicts the catalog, "
                 f"which says that {action.name} goes to {trusted.target}"
             )
-        if agent.data_classes is not None:
-            beyond = declared.data_classes - set(agent.data_classes)
+        for bound in (agent, *self.principals):
+            beyond = declared.data_classes - set(declared.data_classes if (may := bound.data_classes) is None else may)
             if beyond:
-                may = ", ".join(agent.data_classes) or "none"
                 return (
                     f"{action.name} touches the data classes {', '.join(sorted(beyond))}, "
-                    f"and {agent.key} may touch {may} (spec.dataClasses)"
+                    f"and {bound.key}{'' if bound is agent else ', who handed the work down,'} "
+                    f"may touch {', '.join(may or ()) or 'none'} (spec.dataClasses)"
                 )
         if action.kind == "Delegation" and agent.may_delegate_to is not None:
-            return self._delegation_refusal(action, held.target)
+            return self._delegation_refusal(action, held.target, situation.to.get("role"))
         return None
 
-    def _delegation_refusal(self, action: Action, target: str | None) -> str | None:
+    def _delegation_refusal(self, action: Action, target: str | None, role: Role | None) -> str | None:
         may = self.agent.may_delegate_to
         if may is None:
             return None
@@ -199,7 +236,7 @@ class AgentEngine:
             )
         key = target if "/" in target else f"{self.agent.namespace}/{target}"
         neighbour = key.startswith(f"{self.agent.namespace}/")  # the slice may hold the roles of other namespaces, too
-        if key in may.agents or (neighbour and self._roles.get(key) in may.roles):
+        if key in may.agents or (neighbour and (role or self._roles.get(key)) in may.roles):
             return None
         allowed = ", ".join([*(f"role {role}" for role in may.roles), *may.agents]) or "nobody"
         return f"{self.agent.key} may not delegate to {key}; spec.mayDelegateTo allows {allowed}"
@@ -225,6 +262,21 @@ def _arguments(action: Action, arguments_digest: str | None) -> dict[str, Any]:
     if arguments_digest is not None:
         known["argumentsDigest"] = arguments_digest
     return known
+
+
+def agent_variables(agent: Agent) -> dict[str, Any]:
+    """Give an agent as expressions read it."""
+    return {
+        "key": agent.key,
+        "name": agent.name,
+        "namespace": agent.namespace,
+        "role": agent.role,
+        "owner": agent.owner,
+        "riskTier": agent.risk_tier,
+        "dataClasses": list(agent.data_classes or ()),
+        "labels": agent.labels,
+        "fleets": list(agent.fleets),
+    }
 
 
 def recorded_facts(facts: FactSets) -> Facts:

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import rfc8785
 
-from fleetward.decision.action import MAX_COUNT
+from fleetward.registry.text import MAX_COUNT
 
 MAX_DEPTH = 32
 """How deep arguments and results may be nested."""

@@ -2,9 +2,20 @@
 
 from dataclasses import dataclass
 
-from fleetward.decision.action import Action, Answer, DecisionRequest, Facts, RecordedAction, RuleRef
+from fleetward.decision.action import (
+    Action,
+    Answer,
+    DecisionRequest,
+    Facts,
+    Handover,
+    PlannedStep,
+    RecordedAction,
+    RuleRef,
+)
 from fleetward.decision.facts import declared_estimate
 from fleetward.decision.judgement import Judgement
+from fleetward.decision.situation import ALONE, Situation
+from fleetward.delegation.scope import Violation
 from fleetward.registry.slice import Decision, Mode, Obligation
 
 
@@ -20,6 +31,11 @@ class OpenDecision:
     expected_digest: str | None
     """Digest the arguments must have once the obligations are carried out; None: unchanged, or never known."""
     run: str | None
+    situation: Situation = ALONE
+    cleanses: tuple[str, ...] = ()
+    """Labels that the agent is rid of once the action has succeeded."""
+    reservation: int | None = None
+    """The number under which the hub counts the action in its run."""
 
 
 @dataclass(slots=True)
@@ -35,6 +51,16 @@ class Evaluation:
     arguments_digest: str | None = None
     expected_digest: str | None = None
     keep_arguments: bool = False
+    situation: Situation = ALONE
+    grant: str | None = None
+    """The id of the grant that the agent acts under."""
+    cause: str | None = None
+    """The id of the decision that authorised the agent to act in the run."""
+    violations: tuple[Violation, ...] = ()
+    reservation: int | None = None
+    """The number under which the hub counts the action in its run."""
+    handover: Handover | None = None
+    plan: tuple[PlannedStep, ...] = ()
 
     @property
     def decision(self) -> Decision:
@@ -69,6 +95,7 @@ class Evaluation:
             retry_after_seconds=judgement.retry_after_seconds,
             mode=self.mode,
             advice=judgement.advice,
+            violations=self.violations,
         )
 
     def recorded_action(self) -> RecordedAction:
@@ -103,6 +130,9 @@ class Evaluation:
             obligations=self.judgement.obligations,
             expected_digest=self.expected_digest,
             run=self.request.run,
+            situation=self.situation,
+            cleanses=self.judgement.cleanses,
+            reservation=self.reservation,
         )
 
 

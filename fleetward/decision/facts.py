@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 from fleetward.decision.action import Action
 from fleetward.decision.glob import GlobIndex
+from fleetward.decision.situation import Situation
 from fleetward.registry.slice import Catalog, CatalogEntry, Estimate, Reversibility
 
 ESTIMATE_FIELDS = ("input_tokens", "output_tokens", "cost_micro_usd", "calls", "records")
@@ -100,6 +101,18 @@ def with_declared(trusted: FactSets, action: Action) -> FactSets:
         data_classes=trusted.data_classes.union(action.data_classes),
         labels=trusted.labels.union(action.labels),
         target=trusted.target if trusted.target is not None else action.target,
+    )
+
+
+def with_situation(known: FactSets, situation: Situation) -> FactSets:
+    """Give what the catalogs say of an action with what the hub knows of it added."""
+    if not (situation.labels or situation.data_classes or situation.target):
+        return known
+    return replace(
+        known,
+        data_classes=known.data_classes.union(situation.data_classes),
+        labels=known.labels.union(situation.labels),
+        target=situation.target or known.target,
     )
 
 

@@ -26,11 +26,30 @@ class Judgement:
     obligations: tuple[Obligation, ...] = ()
     retry_after_seconds: int | None = None
     durable: bool = False
+    cleanses: tuple[str, ...] = ()
+    """Labels that the agent is rid of once the action has succeeded."""
     advice: tuple[str, ...] = ()
 
     def refused(self, reason: str) -> "Judgement":
         """Give the same judgement turned into a Deny for a reason of Fleetward's own."""
-        return replace(self, decision="Deny", reason=reason, obligations=(), retry_after_seconds=None)
+        return replace(self, decision="Deny", reason=reason, obligations=(), retry_after_seconds=None, cleanses=())
+
+    def joined(self, other: "Judgement", principal: str) -> "Judgement":
+        """Give what holds where `principal`, who handed the work down, would be judged by `other`: the stricter."""
+        stricter = SEVERITY[other.decision] > SEVERITY[self.decision]
+        decision = other.decision if stricter else self.decision
+        return Judgement(
+            decision=decision,
+            reason=f"{principal} handed the work down and would itself be {other.reason}" if stricter else self.reason,
+            rules=_once((*self.rules, *other.rules)),
+            obligations=() if decision == "Deny" else _stricter((*self.obligations, *other.obligations)),
+            retry_after_seconds=max(self.retry_after_seconds or 0, other.retry_after_seconds or 0) or None
+            if decision == "Throttle"
+            else None,
+            durable=self.durable or other.durable,
+            cleanses=() if decision not in ("Allow", "Constrain") else self.cleanses,
+            advice=self.advice,
+        )
 
 
 def combine(
@@ -38,10 +57,12 @@ def combine(
 ) -> Judgement:
     """Combine rules that count on trusted facts with restricting ones that count once declared facts are added.
 
-    Only the trusted ones can turn a default Deny into anything milder; the declared ones can only make it stricter.
+    Only the trusted ones of the agent's own policies can turn a default Deny into anything milder; the declared ones,
+    and those inherited from whoever handed the work down, can only make it stricter.
     """
-    base = _severest(trusted)
-    severity = max(SEVERITY[default.decision] if base is None else base, _severest(declared) or 0)
+    base = _severest(hit for hit in trusted if not hit.rule.inherited)
+    further = (*declared, *(hit for hit in trusted if hit.rule.inherited))
+    severity = max(SEVERITY[default.decision] if base is None else base, _severest(further) or 0)
     decision = DECISIONS[severity]
     hits = _in_order([*trusted, *declared])
     enforced = [hit for hit in hits if hit.rule.enforced]
@@ -53,6 +74,7 @@ def combine(
         obligations=() if decision == "Deny" else _add_up(enforced),
         retry_after_seconds=max(hit.rule.retry_after_seconds for hit in deciding) if decision == "Throttle" else None,
         durable=any(hit.rule.durable for hit in hits),
+        cleanses=_cleansed(decision, trusted),
         advice=tuple(advice),
     )
 
@@ -84,6 +106,8 @@ _LEAD: dict[Decision, str] = {
 def _reason(decision: Decision, deciding: Sequence[Hit]) -> str:
     first = deciding[0]
     text = f"{_LEAD[decision]} rule {first.ref.rule} of {first.ref.kind} {first.ref.policy}"
+    if first.rule.inherited:
+        text += f", which binds {first.ref.principal}, who handed the work down"
     if first.ref.error is not None:
         return f"{text}, whose expression could not be evaluated: {first.ref.error}"
     if len(deciding) > 1:
@@ -92,15 +116,34 @@ def _reason(decision: Decision, deciding: Sequence[Hit]) -> str:
 
 
 def _add_up(hits: Iterable[Hit]) -> tuple[Obligation, ...]:
+    return _stricter(obligation for hit in hits for obligation in hit.rule.obligations)
+
+
+def _stricter(obligations: Iterable[Obligation]) -> tuple[Obligation, ...]:
     """Join obligations: of several clamps of one field, the smallest maximum."""
     joined: dict[tuple[str, str], Obligation] = {}
-    for hit in hits:
-        for obligation in hit.rule.obligations:
-            key = (obligation.field, obligation.type)
-            known = joined.get(key)
-            if known is None or (known.maximum or 0) > (obligation.maximum or 0):
-                joined[key] = obligation
+    for obligation in obligations:
+        key = (obligation.field, obligation.type)
+        known = joined.get(key)
+        if known is None or (known.maximum or 0) > (obligation.maximum or 0):
+            joined[key] = obligation
     return tuple(joined[key] for key in sorted(joined))
+
+
+def _cleansed(decision: Decision, trusted: Iterable[Hit]) -> tuple[str, ...]:
+    """Give the labels that rules take away. Only where trusted facts met the rule: to declare one must not cleanse."""
+    if decision not in ("Allow", "Constrain"):
+        return ()
+    rules = (hit.rule for hit in trusted if hit.rule.enforced and hit.ref.error is None)
+    return tuple(sorted({label for rule in rules for label in rule.cleanses}))
+
+
+def _once(refs: Iterable[RuleRef]) -> tuple[RuleRef, ...]:
+    """Put each rule once, for the principal that comes first, the most restrictive first."""
+    seen: dict[tuple[str, str, str], RuleRef] = {}
+    for ref in refs:
+        seen.setdefault((ref.kind, ref.policy, ref.rule), ref)
+    return tuple(sorted(seen.values(), key=lambda r: (-SEVERITY[r.decision], r.kind, r.policy, r.rule)))
 
 
 def left_out(rule: ReadyRule, error: str) -> str:

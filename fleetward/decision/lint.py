@@ -12,6 +12,10 @@ from fleetward.decision.facts import CatalogIndex
 from fleetward.registry.convert import catalog_item
 from fleetward.registry.slice import Phase
 from fleetward.resources import ActionCatalog, Agent, AgentFleet, AgentPolicy, ClusterAgentPolicy, Resource
+from fleetward.resources.rule import Match
+
+ANYWHERE = "Agent of any namespace"
+"""What the path of a match names: work may come down from another namespace."""
 
 Location: TypeAlias = tuple[str | int, ...]
 """Where in a resource, as pydantic tells it: field names (as written) and list indices."""
@@ -25,7 +29,20 @@ def check_resource(resource: Resource) -> list[tuple[Location, str]]:
     for number, rule in enumerate(resource.spec.rules):
         if rule.when is not None and (mistake := _mistake(rule.when, rule.phase)) is not None:
             findings.append((("spec", "rules", number, "when"), mistake))
+        for part, match in (("match", rule.match), ("exclude", rule.exclude)):
+            if match is not None and (wrong := _impossible(match)) is not None:
+                findings.append((("spec", "rules", number, part, wrong[0]), wrong[1]))
     return findings
+
+
+def _impossible(match: Match) -> tuple[str, str] | None:
+    """Say which field of a match keeps it from ever holding, and why."""
+    most = match.max_depth
+    if most is not None and match.min_depth is not None and match.min_depth > most:
+        return "minDepth", f"found {match.min_depth}, allowed at most {most}, which is maxDepth: no depth is both"
+    if most == 0 and match.path is not None:
+        return "path", "found with maxDepth 0, which is for work that nobody handed down: give one of the two"
+    return None
 
 
 @lru_cache(maxsize=16_384)
@@ -56,10 +73,11 @@ def check_references(resources: Iterable[Resource]) -> list[tuple[Resource, Loca
     findings: list[tuple[Resource, Location, str]] = []
     for resource in everything:
         for location, kind, name in _references(resource):
-            known = fleets if kind == "AgentFleet" else _within_reach(resource, agents)
-            if not _exists(name, resource, known):
+            known = fleets if kind == "AgentFleet" else agents if kind == ANYWHERE else _within_reach(resource, agents)
+            if not _exists(name, None if kind == ANYWHERE else resource.metadata.namespace, known):
                 allowed = ", ".join(sorted(known)[:8]) or "none"
-                findings.append((resource, location, f"found {name}, which is no {kind} here; there are: {allowed}"))
+                what = "Agent" if kind == ANYWHERE else kind
+                findings.append((resource, location, f"found {name}, which is no {what} here; there are: {allowed}"))
     return findings + list(_catalog_conflicts([r for r in everything if isinstance(r, ActionCatalog)]))
 
 
@@ -78,6 +96,8 @@ def _references(resource: Resource) -> Iterator[tuple[Location, str, str]]:
                     yield (*at, "agents", index), "Agent", name
                 for index, name in enumerate((match and match.fleets) or ()):
                     yield (*at, "fleets", index), "AgentFleet", name
+                for index, name in enumerate((match and match.path) or ()):
+                    yield (*at, "path", index), ANYWHERE, name
 
 
 def _within_reach(referrer: Resource, agents: set[str]) -> set[str]:
@@ -87,8 +107,8 @@ def _within_reach(referrer: Resource, agents: set[str]) -> set[str]:
     return {key for key in agents if key.startswith(f"{referrer.metadata.namespace}/")}
 
 
-def _exists(name: str, referrer: Resource, known: set[str]) -> bool:
-    namespace = referrer.metadata.namespace
+def _exists(name: str, namespace: str | None, known: set[str]) -> bool:
+    """Say whether a name of a resource in `namespace` is known; None: in whatever namespace it is."""
     if name in known or (namespace and f"{namespace}/{name}" in known):
         return True
     return namespace is None and any(key.endswith(f"/{name}") for key in known)

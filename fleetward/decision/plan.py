@@ -33,6 +33,8 @@ class Circumstances:
     agent: Mapping[str, Any]
     arguments: Mapping[str, Any]
     """`arguments` and `argumentsDigest` of the action, each where it is known."""
+    situation: Mapping[str, Any]
+    """`run`, `delegation`, `to` and `plan`."""
     outcome: Mapping[str, Any] | None = None
 
 
@@ -93,7 +95,7 @@ class Plan:
         def activation(variables: Mapping[str, Any], estimate: msgspec.Struct | None) -> object:
             amounts = {} if estimate is None else msgspec.to_builtins(estimate)
             action_variable = {**variables, **circumstances.arguments, "estimate": amounts}
-            all_variables = {"action": action_variable, "agent": circumstances.agent}
+            all_variables = {"action": action_variable, "agent": circumstances.agent, **circumstances.situation}
             if circumstances.outcome is not None:
                 all_variables["outcome"] = circumstances.outcome
             return runtime.activation(all_variables)

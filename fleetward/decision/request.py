@@ -8,7 +8,8 @@ from typing import Any, TypeVar, get_args
 import jiter
 import msgspec
 
-from fleetward.decision.action import PATTERNS, DecisionRequest, OutcomeRequest
+from fleetward.decision.action import DecisionRequest, OutcomeRequest
+from fleetward.registry.text import PATTERNS
 
 T = TypeVar("T", bound=msgspec.Struct)
 
@@ -30,14 +31,19 @@ def parse_json(body: bytes) -> Any:
         raise RequestError("", f"not valid JSON: {error}") from None
 
 
+def parse(body: bytes, shape: type[T]) -> T:
+    """Read a request body of any shape. Raises RequestError."""
+    return read(parse_json(body), shape)
+
+
 def parse_request(body: bytes) -> DecisionRequest:
     """Read the body of `POST /v1/decisions`. Raises RequestError."""
-    return read(parse_json(body), DecisionRequest)
+    return parse(body, DecisionRequest)
 
 
 def parse_outcome(body: bytes) -> OutcomeRequest:
     """Read the body of `POST /v1/decisions/{id}/outcome`. Raises RequestError."""
-    return read(parse_json(body), OutcomeRequest)
+    return parse(body, OutcomeRequest)
 
 
 def read(data: Any, shape: type[T]) -> T:

@@ -21,12 +21,25 @@ def is_agent(agent: Agent, names: tuple[str, ...]) -> bool:
     return agent.name in names or agent.key in names
 
 
-def may_concern(agent: Agent, match: Match) -> bool:
-    """Say whether a match can hold for `agent`, by what never changes from action to action."""
+def may_concern(agent: Agent, match: Match, path: tuple[str, ...] | None = None) -> bool:
+    """Say whether a match can hold for `agent`, by what never changes from action to action.
+
+    `path` says who handed the work down to it; None: whoever it may be.
+    """
     return (
         (match.agents is None or is_agent(agent, match.agents))
         and (match.roles is None or agent.role in match.roles)
         and (match.fleets is None or not set(match.fleets).isdisjoint(agent.fleets))
+        and (path is None or fits_path(match, path))
+    )
+
+
+def fits_path(match: Match, path: tuple[str, ...]) -> bool:
+    """Say whether a match can hold for work that was handed down along `path`."""
+    return (
+        (match.path is None or any(key in match.path or key.partition("/")[2] in match.path for key in path))
+        and (match.min_depth is None or len(path) >= match.min_depth)
+        and (match.max_depth is None or len(path) <= match.max_depth)
     )
 
 
@@ -105,8 +118,11 @@ class ReadyRule:
     """Why the rule's `when` does not compile: it then errs always."""
     obligations: tuple[Obligation, ...]
     retry_after_seconds: int
+    cleanses: tuple[str, ...]
     durable: bool
     message: str
+    inherited: bool
+    """Whether it is the policy of somebody who handed the work down."""
     hit: Hit = field(init=False)
     """How the rule counts where it counts as what it says."""
 
@@ -135,19 +151,30 @@ def erred(rule: ReadyRule, error: str) -> Hit | Erred:
     return Hit(rule, msgspec.structs.replace(rule.ref, decision="Deny", error=error))
 
 
-def make_ready(policy: Policy, agent: Agent, runtime: Runtime) -> list[ReadyRule]:
-    """Give the policy's rules that can concern `agent`, compiled."""
-    return [_ready(rule, policy, agent, runtime) for rule in policy.rules if may_concern(agent, rule.match)]
+def make_ready(
+    policy: Policy, agent: Agent, runtime: Runtime, path: tuple[str, ...] = (), principal: str | None = None
+) -> list[ReadyRule]:
+    """Give the policy's rules that can concern what `agent` does with work handed down along `path`, compiled.
+
+    With `principal`, one of that path, they are that agent's policy's: only what restricts is given.
+    """
+    return [
+        _ready(rule, policy, agent, runtime, path=path, principal=principal)
+        for rule in policy.rules
+        if may_concern(agent, rule.match, path) and (principal is None or rule.decision != "Allow")
+    ]
 
 
-def _ready(rule: Rule, policy: Policy, agent: Agent, runtime: Runtime) -> ReadyRule:
+def _ready(
+    rule: Rule, policy: Policy, agent: Agent, runtime: Runtime, *, path: tuple[str, ...], principal: str | None
+) -> ReadyRule:
     program, broken = None, None
     if rule.when is not None:
         try:
             program = runtime.compile(rule.when)
         except ExpressionError as error:
             broken = error.message
-    exclude = rule.exclude if rule.exclude is not None and may_concern(agent, rule.exclude) else None
+    exclude = rule.exclude if rule.exclude is not None and may_concern(agent, rule.exclude, path) else None
     return ReadyRule(
         ref=RuleRef(
             policy=policy.name,
@@ -158,7 +185,7 @@ def _ready(rule: Rule, policy: Policy, agent: Agent, runtime: Runtime) -> ReadyR
             rule=rule.name,
             decision=rule.decision,
             enforcement=policy.enforcement,
-            principal=agent.key,
+            principal=principal or agent.key,
         ),
         severity=SEVERITY[rule.decision],
         phase=rule.phase,
@@ -170,8 +197,10 @@ def _ready(rule: Rule, policy: Policy, agent: Agent, runtime: Runtime) -> ReadyR
         broken=broken,
         obligations=rule.obligations,
         retry_after_seconds=rule.retry_after_seconds or DEFAULT_RETRY_SECONDS,
+        cleanses=() if principal else rule.cleanses,
         durable=rule.audit == "Durable",
         message=rule.message,
+        inherited=principal is not None,
     )
 
 

@@ -30,6 +30,7 @@ def policy_item(policy: AgentPolicy | ClusterAgentPolicy) -> sl.Policy:
         generation=policy.metadata.generation,
         hash=_hexdigest(spec)[:32],
         enforcement=policy.spec.enforcement,
+        inheritance=policy.spec.inheritance,
         rules=msgspec.convert(spec["rules"], tuple[sl.Rule, ...]),
     )
 
@@ -67,6 +68,7 @@ def agent_item(agent: Agent, fleets: Iterable[AgentFleet], policies: Iterable[st
         default_decision=strictest.spec.default_decision if strictest else "Deny",
         default_source=strictest.key if strictest else "",
         declared_facts="Trusted" if trusted else "RestrictOnly",
+        delegation="Intersection" if any(f.spec.delegation == "Intersection" for f in fleets) else "Inherit",
         mode=max(
             [mode_of(agent), *map(mode_of, fleets)],
             key=lambda mode: sl.MODES.index(mode.operating_mode),

@@ -140,10 +140,14 @@ class Registry:
         labels = [NamespaceLabels(name, values) for name, values in named.items()]
         return self.apply([*gone, *unlabelled, *labels, *map(Upsert, wanted.values())])
 
-    def cut(self, agents: Iterable[str]) -> sl.Slice:
-        """Cut the slice that a sidecar of these agents needs; agents that are not there are left out."""
+    def cut(self, agents: Iterable[str], principals: Iterable[str] = ()) -> sl.Slice:
+        """Cut the slice that a sidecar of these agents needs; agents that are not there are left out.
+
+        `principals` are agents that handed work down to them.
+        """
         chosen = {key: agent for key in sorted(agents) if (agent := self.agents.get(key)) is not None}
-        policies = {key for agent in chosen.values() for key in agent.policies}
+        above = {key: agent for key in sorted(principals) if (agent := self.agents.get(key)) is not None}
+        policies = {key for agent in (*chosen.values(), *above.values()) for key in agent.policies}
         delegating = {a.namespace for a in chosen.values() if a.may_delegate_to and a.may_delegate_to.roles}
         return sl.Slice(
             version=self.version,
@@ -156,6 +160,7 @@ class Registry:
                     for namespace in sorted(delegating)
                     for key, agent in sorted(self.agents_in[namespace].items())
                 },
+                principals=above,
             ),
         )
 

@@ -51,6 +51,9 @@ class Match(Wire, frozen=True):
     agents: tuple[str, ...] | None = None
     roles: tuple[Role, ...] | None = None
     fleets: tuple[str, ...] | None = None
+    path: tuple[str, ...] | None = None
+    min_depth: int | None = None
+    max_depth: int | None = None
 
 
 class Obligation(Wire, frozen=True):
@@ -71,6 +74,7 @@ class Rule(Wire, frozen=True):
     exclude: Match | None = None
     when: str | None = None
     obligations: tuple[Obligation, ...] = ()
+    cleanses: tuple[str, ...] = ()
     retry_after_seconds: int | None = None
     audit: Literal["Grouped", "Durable"] = "Grouped"
     message: str = ""
@@ -87,6 +91,7 @@ class Policy(Wire, frozen=True):
     hash: str
     rules: tuple[Rule, ...]
     enforcement: Enforcement = "Enforce"
+    inheritance: Literal["Chain", "Self"] = "Chain"
 
 
 class CatalogEntry(Wire, frozen=True):
@@ -141,6 +146,7 @@ class Agent(Wire, frozen=True):
     default_source: str = ""
     """The fleet the default comes from; empty where the agent is in no fleet."""
     declared_facts: Literal["RestrictOnly", "Trusted"] = "RestrictOnly"
+    delegation: Literal["Inherit", "Intersection"] = "Inherit"
     mode: Mode = Mode()
     policies: tuple[str, ...] = ()
 
@@ -158,6 +164,8 @@ class Items(Wire, frozen=True):
     catalogs: dict[str, Catalog] = {}
     roles: dict[str, Role] = {}
     """Roles of agents that an agent of this slice might delegate to."""
+    principals: dict[str, Agent] = {}
+    """Agents that handed work down to an agent of this slice: their restrictions count for it."""
 
 
 class Removed(Wire, frozen=True):
@@ -167,6 +175,7 @@ class Removed(Wire, frozen=True):
     policies: tuple[str, ...] = ()
     catalogs: tuple[str, ...] = ()
     roles: tuple[str, ...] = ()
+    principals: tuple[str, ...] = ()
 
 
 class Slice(Wire, frozen=True):
@@ -189,7 +198,7 @@ class Change(Wire, frozen=True):
         return self.changed == Items() and self.removed == Removed()
 
 
-_PARTS = ("agents", "policies", "catalogs", "roles")
+_PARTS = Items.__struct_fields__
 
 
 def difference(old: Slice, new: Slice) -> Change:

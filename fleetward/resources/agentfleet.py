@@ -26,6 +26,11 @@ class AgentFleetSpec(Model):
     """The decision for an action that no rule matches."""
     declared_facts: Literal["RestrictOnly", "Trusted"] = "RestrictOnly"
     """Whether what agents declare about an action is believed (Trusted) or can only tighten (RestrictOnly)."""
+    delegation: Literal["Inherit", "Intersection"] = "Inherit"
+    """Inherit: restrictions of whoever handed work down count for it.
+
+    Intersection: where an agent of the fleet has a part in a chain, every agent of the chain must itself be allowed.
+    """
     operating_mode: OperatingMode = "Running"
     """The operating mode of all agents of the fleet; the stronger of this and the agent's own counts.
 
@@ -53,6 +58,7 @@ class AgentFleet(Resource):
         column("Stopped", ".status.agents.stopped", "integer"),
         column("Quarantined", ".status.agents.quarantined", "integer"),
         column("Declared", ".spec.declaredFacts", wide=True),
+        column("Delegation", ".spec.delegation", wide=True),
         column("Mode set by", ".status.mode.setBy", wide=True),
         column("Mode since", ".status.mode.since", "date", wide=True),
         REASON,

@@ -71,7 +71,8 @@ class AuditSinkSpec(Model):
     """For type CloudEvents."""
     records: (
         Annotated[
-            list[Literal["Decision", "Outcome", "ModeChange", "AccessRefused"]], Field(min_length=1, max_length=4)
+            list[Literal["Decision", "Outcome", "Run", "ModeChange", "AccessRefused"]],
+            Field(min_length=1, max_length=5),
         ]
         | None
     ) = None

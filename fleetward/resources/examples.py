@@ -37,6 +37,7 @@ spec:
       matchLabels: {team: reports}
   defaultDecision: Deny
   declaredFacts: RestrictOnly
+  delegation: Intersection
   operatingMode: Running
   operatingReason: ""
 """,
@@ -67,6 +68,7 @@ metadata:
   namespace: reports
 spec:
   enforcement: Enforce
+  inheritance: Chain
   subjects:
     roles: [Planner, Worker]
     agents: [planner, data-worker]
@@ -90,6 +92,9 @@ spec:
         agents: [data-worker]
         roles: [Worker]
         fleets: [reporting]
+        path: [planner-desk, sales/desk]
+        minDepth: 1
+        maxDepth: 3
       decision: Constrain
       obligations:
         - {type: Clamp, field: arguments.limit, maximum: 100}
@@ -106,6 +111,11 @@ spec:
         reversibility: [Irreversible]
       decision: Throttle
       retryAfterSeconds: 60
+    - name: sanitized
+      match:
+        names: [text.sanitize]
+      decision: Allow
+      cleanses: [web, untrusted]
 """,
     "ClusterAgentPolicy": """\
 apiVersion: fleetward.dev/v1alpha1
@@ -114,6 +124,7 @@ metadata:
   name: no-bulk-export
 spec:
   enforcement: Audit
+  inheritance: Self
   subjects:
     roles: [Coordinator, Planner, Worker]
     agents: [reports/data-worker]

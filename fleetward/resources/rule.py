@@ -22,6 +22,7 @@ from fleetward.resources.base import (
 ActionKind = Literal["ToolCall", "ModelCall", "Delegation", "Plan", "Message"]
 Phase = Literal["Before", "During", "After"]
 
+Depth = Annotated[int, Field(ge=0, le=32)]
 Some = Field(min_length=1, max_length=64)
 """A list in a match: left out it matches anything, and an empty one is refused, since it could be read either way."""
 
@@ -49,6 +50,12 @@ class Match(Model):
     """The acting agent's role."""
     fleets: Annotated[list[ObjectName], Some] | None = None
     """Fleets, to one of which the acting agent belongs."""
+    path: Annotated[list[AgentName], Some] | None = None
+    """Agents, one of which handed the work down to the acting agent, directly or through others."""
+    min_depth: Depth | None = None
+    """How often the work was handed on, at least: 0 for an agent that acts for itself or opened the run."""
+    max_depth: Depth | None = None
+    """How often the work was handed on, at most."""
 
 
 class Obligation(Model):
@@ -123,6 +130,20 @@ class Rule(Model):
             ".decision",
         ),
         Validation(
+            "!has(self.cleanses) || self.cleanses.size() == 0 || self.decision in ['Allow', 'Constrain']",
+            "cleanses goes with the decisions Allow and Constrain",
+            ".cleanses",
+            "FieldValueForbidden",
+            "self.decision",
+        ),
+        Validation(
+            "!has(self.cleanses) || self.cleanses.size() == 0 || !has(self.phase) || self.phase == 'Before'",
+            "cleanses fits the phase Before: the labels go once the action has succeeded",
+            ".cleanses",
+            "FieldValueForbidden",
+            "self.phase",
+        ),
+        Validation(
             "!has(self.phase) || self.phase != 'After' || !has(self.obligations) || "
             "self.obligations.all(o, o.field.startsWith('result.'))",
             "in phase After an obligation can only be about the result, found one about the arguments",
@@ -139,11 +160,13 @@ class Rule(Model):
     exclude: Annotated[Match, Field(json_schema_extra={"minProperties": 1})] | None = None
     """Which of the matched actions are left out; it names at least one field."""
     when: Annotated[str, Field(min_length=1, max_length=4096)] | None = None
-    """A CEL expression over action and agent (and outcome, During and After) that must be true."""
+    """A CEL expression over action, agent, run, delegation, to and plan (and outcome, During and After) to be true."""
     decision: Decision
     """Of all rules that count, the most restrictive decides: Allow, Constrain, Throttle, RequireApproval, Deny."""
     obligations: Annotated[list[Obligation], Field(max_length=32)] = []
     """With Constrain: what the client must do; obligations of several rules add up."""
+    cleanses: Annotated[list[Tag], Field(max_length=64)] = []
+    """Provenance labels that the agent is rid of, in the run, once an action allowed by this rule has succeeded."""
     retry_after_seconds: Annotated[int, Field(ge=1, le=86400)] | None = None
     """With Throttle: after how many seconds to try again; 30 where left out."""
     audit: Literal["Grouped", "Durable"] = "Grouped"
@@ -163,6 +186,12 @@ class Rule(Model):
             raise ValueError(f"obligations go with decision Constrain, found {self.decision}")
         if self.decision != "Throttle" and self.retry_after_seconds is not None:
             raise ValueError(f"retryAfterSeconds goes with decision Throttle, found {self.decision}")
+        if self.cleanses and self.decision not in ("Allow", "Constrain"):
+            raise ValueError(f"cleanses goes with the decisions Allow and Constrain, found {self.decision}")
+        if self.cleanses and self.phase != "Before":
+            raise ValueError(
+                f"cleanses fits the phase Before: the labels go once the action has succeeded; found {self.phase}"
+            )
         if self.phase == "During" and self.decision == "Constrain":
             raise ValueError("decision Constrain fits the phases Before and After, found During")
         if self.phase == "After" and any(not o.field.startswith("result.") for o in self.obligations):
@@ -186,6 +215,11 @@ class PolicySpec(Model):
 
     enforcement: Literal["Enforce", "Audit"] = "Enforce"
     """Audit: what the policy would have done is recorded, and changes nothing."""
+    inheritance: Literal["Chain", "Self"] = "Chain"
+    """Chain: what the policy restricts binds whoever its subjects delegate to, too, however far down; Self: only them.
+
+    An Allow is never inherited.
+    """
     subjects: PolicySubjects = PolicySubjects()
     """Whose actions; left out, every agent the policy can reach."""
     rules: Annotated[

@@ -3,9 +3,9 @@
 import asyncio
 import functools
 import inspect
-from collections.abc import Awaitable, Callable, Collection, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable, Mapping, Sequence
 from types import TracebackType
-from typing import Any, ParamSpec, Self, TypeVar, Unpack
+from typing import Any, ParamSpec, Self, TypeVar, Unpack, cast
 
 import aiohttp
 from msgspec import UNSET
@@ -13,9 +13,11 @@ from msgspec import UNSET
 from fleetward.decision.action import Answer
 from fleetward.registry.slice import ActionKind
 from fleetward.sdk.asking import Facts, ask
+from fleetward.sdk.context import context
 from fleetward.sdk.errors import Refused
 from fleetward.sdk.exchange import HEADERS, MAX_REPLY_BYTES, Exchange, Flow, Reply, retry_after, unreachable
 from fleetward.sdk.permit import PermitState, Used, describe_error
+from fleetward.sdk.runs import Handing, Mandate, Planning, RunState, Step, hand_over, propose
 from fleetward.sdk.settings import DEFAULT_TIMEOUT, Settings, settings
 from fleetward.sdk.tool import Expect, Measure, Tool
 
@@ -75,13 +77,26 @@ class AsyncClient:
                 call = tool.bind(args, kwargs)
                 async with self.action(tool.kind, tool.name, **tool.facts(call)) as permit:
                     held_args, held_kwargs = call.under(permit)
-                    result: R = await function(*held_args, **held_kwargs)
+                    with context(parent=permit.id):
+                        result: R = await function(*held_args, **held_kwargs)
                     used: R = await permit.succeed(result, **tool.used(result))
                     return used
 
             return governed
 
         return decorate
+
+    def run(self, *, requester: str, purpose: str, **mandate: Unpack[Mandate]) -> "AsyncRun":
+        """Open a run in an `async with` block; see `Client.run`."""
+        return AsyncRun(self, requester, purpose, mandate)
+
+    async def delegate(self, to: str, **handing: Unpack[Handing]) -> str:
+        """See `Client.delegate`."""
+        return await self._run(hand_over(to, handing, self._settings.agent))
+
+    async def plan(self, steps: Iterable[Step | Mapping[str, Any]], **planning: Unpack[Planning]) -> Answer:
+        """See `Client.plan`."""
+        return await self._run(propose(steps, planning, self._settings.agent))
 
     async def _run(self, flow: Flow[T]) -> T:
         reply: Reply | None = None
@@ -118,6 +133,36 @@ class AsyncPermit(PermitState):
     async def fail(self, error: BaseException | str) -> None:
         """See `Permit.fail`."""
         await self._run(self.failing(error if isinstance(error, str) else describe_error(error)))
+
+
+class AsyncRun(RunState):
+    """The context manager that `AsyncClient.run` gives."""
+
+    def __init__(self, client: AsyncClient, requester: str, purpose: str, mandate: Mandate) -> None:
+        super().__init__(requester, purpose, mandate, client._settings.agent)  # noqa: SLF001 - they are one
+        self._client = client
+
+    async def __aenter__(self) -> Self:
+        await self._client._run(self.opening())  # noqa: SLF001
+        return self
+
+    async def __aexit__(
+        self, _: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        try:
+            await self._client._run(self.closing())  # noqa: SLF001
+        except Refused as trouble:
+            if error is None:
+                raise
+            error.add_note(f"run {self.id} could not be closed: {trouble}")
+
+    async def delegate(self, to: str, **handing: Unpack[Handing]) -> str:
+        """See `Run.delegate`."""
+        return await self._client.delegate(to, **cast("Handing", self.own(handing)))
+
+    async def plan(self, steps: Iterable[Step | Mapping[str, Any]], **planning: Unpack[Planning]) -> Answer:
+        """See `Run.plan`."""
+        return await self._client.plan(steps, **cast("Planning", self.own(planning)))
 
 
 class AsyncAttempt:

@@ -1,17 +1,20 @@
 """Asking for a decision: what is sent, and what an answer means."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Final, TypedDict
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, TypedDict, TypeVar
 
 import msgspec
 
 from fleetward.decision.action import Answer, DecisionRequest
 from fleetward.decision.request import RequestError, read
 from fleetward.registry.slice import ActionKind, Wire
-from fleetward.sdk.context import current
-from fleetward.sdk.errors import ApprovalRequired, Denied, InvalidAction, Throttled, Unavailable
+from fleetward.sdk.context import STANDING, current, joined
+from fleetward.sdk.errors import ApprovalRequired, Denied, InvalidAction, Refused, Throttled, Unavailable
 from fleetward.sdk.exchange import Exchange, Flow, Pause, Reply
 from fleetward.sdk.plain import plain
+
+T = TypeVar("T")
+S = TypeVar("S", bound=msgspec.Struct)
 
 MAX_WAITS: Final = 3
 """How often `wait=True` waits and asks again."""
@@ -40,7 +43,10 @@ class Facts(TypedDict, total=False):
     labels: Sequence[str]
     agent: str | None
     run: str | None
+    grant: str | None
+    """The grant that the agent acts under, as it was handed to it."""
     parent: str | None
+    """The id of the decision that led to this one."""
     traceparent: str | None
     wait: bool
     """Where the answer is Throttle: wait as long as it says and ask again, up to MAX_WAITS times."""
@@ -53,7 +59,6 @@ class _Problem(Wire, frozen=True, forbid_unknown_fields=False):
 
 
 _OF_ACTION: Final = ("risk_tags", "data_classes", "target", "estimate", "labels")
-_OF_REQUEST: Final = ("agent", "run", "parent", "traceparent")
 _encode = msgspec.json.Encoder().encode
 _read_answer = msgspec.json.Decoder(Answer).decode
 _read_problem = msgspec.json.Decoder(_Problem).decode
@@ -62,12 +67,18 @@ _read_problem = msgspec.json.Decoder(_Problem).decode
 def ask(kind: ActionKind, name: str, facts: Facts, agent: str | None) -> Flow[tuple[Answer, dict[str, Any] | None]]:
     """Ask whether the action may be run; if so, return the answer and the arguments as JSON data. Raises Refused."""
     request = make_request(kind, name, facts, agent)
+    answer = yield from decided(DECISIONS, request, wait=facts.get("wait", False))
+    return answer, request.action.arguments
+
+
+def decided(path: str, request: msgspec.Struct, *, wait: bool) -> Flow[Answer]:
+    """Ask for a decision, and return the answer where it allows. Raises Refused."""
     body = _encode(request)
-    waits = MAX_WAITS if facts.get("wait") else 0
+    waits = MAX_WAITS if wait else 0
     while True:
-        answer = read_decision((yield Exchange(DECISIONS, body)))
+        answer = read_decision((yield Exchange(path, body)))
         if answer.decision in ("Allow", "Constrain"):
-            return answer, request.action.arguments
+            return answer
         if answer.decision != "Throttle" or not waits:
             raise _refusal(answer)
         waits -= 1
@@ -76,18 +87,39 @@ def ask(kind: ActionKind, name: str, facts: Facts, agent: str | None) -> Flow[tu
 
 def make_request(kind: ActionKind, name: str, facts: Facts, agent: str | None) -> DecisionRequest:
     """Give what is asked. Raises InvalidAction, and TypeError for a fact there is not."""
-    if unknown := facts.keys() - Facts.__annotations__.keys():
-        raise TypeError(f"unknown facts: {', '.join(sorted(unknown))}; known are {', '.join(Facts.__annotations__)}")
-    given: dict[str, Any] = {"agent": agent, **current(), **facts}
+    check_known(facts, Facts)
+    return shaped({"action": make_action(kind, name, facts), **standing(facts, agent)}, DecisionRequest)
+
+
+def make_action(kind: ActionKind, name: str, facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Give an action as JSON data. Raises InvalidAction."""
     action: dict[str, Any] = {"kind": kind, "name": name}
-    if given.get("arguments") is not None:
-        action["arguments"] = plain(given["arguments"], "arguments")
+    if facts.get("arguments") is not None:
+        action["arguments"] = plain(facts["arguments"], "arguments")
     for key in _OF_ACTION:
-        if given.get(key):
-            action[_camel(key)] = _declared(key, given[key])
-    data = {"action": action} | {key: given[key] for key in _OF_REQUEST if given.get(key) is not None}
+        if facts.get(key):
+            action[camel(key)] = declared(key, facts[key])
+    return action
+
+
+def standing(facts: Mapping[str, Any], agent: str | None) -> dict[str, Any]:
+    """Give who asks, and in which run, under which grant and parent, as JSON data. Raises InvalidAction."""
+    who = facts.get("agent") or agent
+    where = joined(current(), {key: facts.get(key) for key in STANDING})
+    return where if who is None else {"agent": who, **where}
+
+
+def check_known(facts: Mapping[str, Any], known: type) -> None:
+    """Raise TypeError for a fact that `known`, a TypedDict, has not."""
+    names = known.__annotations__
+    if unknown := facts.keys() - names.keys():
+        raise TypeError(f"unknown facts: {', '.join(sorted(unknown))}; known are {', '.join(names)}")
+
+
+def shaped(data: dict[str, Any], shape: type[S]) -> S:
+    """Give the request. Raises InvalidAction, which names the field, what was found and what is allowed."""
     try:
-        return read(data, DecisionRequest)
+        return read(data, shape)
     except RequestError as error:
         raise InvalidAction(error.message, error.field) from None
 
@@ -95,13 +127,9 @@ def make_request(kind: ActionKind, name: str, facts: Facts, agent: str | None) -
 def read_decision(reply: Reply | None) -> Answer:
     """Give the answer in a reply to a decision request. Raises Refused where there is none."""
     told = read_reply(reply)
-    if isinstance(told, Answer):
-        return told
-    if told.status == 429:
-        raise Throttled(told.reason, retry_after_seconds=told.retry_after or 1)
-    if 400 <= told.status < 500:
-        raise InvalidAction(told.reason, told.field)
-    raise Unavailable(told.reason)
+    if isinstance(told, NoAnswer):
+        raise told.refusal()
+    return told
 
 
 class NoAnswer(msgspec.Struct, frozen=True):
@@ -112,14 +140,29 @@ class NoAnswer(msgspec.Struct, frozen=True):
     field: str = ""
     retry_after: int = 0
 
+    def refusal(self) -> Refused:
+        """Give what is raised for it."""
+        if self.status == 429:
+            return Throttled(self.reason, retry_after_seconds=self.retry_after or 1)
+        if self.status == 409:  # it was understood, and is refused: a run that another agent opened, say
+            return Denied(self.reason)
+        if 400 <= self.status < 500:
+            return InvalidAction(self.reason, self.field)
+        return Unavailable(self.reason)
+
 
 def read_reply(reply: Reply | None) -> Answer | NoAnswer:
     """Give the answer in a reply, or why there is none."""
+    return read_as(reply, _read_answer)
+
+
+def read_as(reply: Reply | None, decode: Callable[[bytes], T]) -> T | NoAnswer:
+    """Give what a reply says, or why it says nothing."""
     if reply is None:
         return NoAnswer(0, "the decision webhook was not asked")
     if reply.status == 200:
         try:
-            return _read_answer(reply.body)
+            return decode(reply.body)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             # Not understood is not allowed. With no status of HTTP's, nothing takes it for one that was meant.
             return NoAnswer(0, f"the decision webhook gave an answer this client does not understand: {error}")
@@ -139,14 +182,16 @@ def _refusal(answer: Answer) -> Denied | ApprovalRequired | Throttled:
     return Denied(answer.reason, answer)
 
 
-def _declared(key: str, value: Any) -> Any:
+def declared(key: str, value: Any) -> Any:
+    """Give a fact as JSON data; one text stands for a list of it alone. Raises InvalidAction."""
     if key == "estimate":
-        return {_camel(name): amount for name, amount in plain(value, key).items()}
+        return {camel(name): amount for name, amount in plain(value, key).items()}
     if key == "target":
         return value
     return [value] if isinstance(value, str) else plain(tuple(value), key)
 
 
-def _camel(name: str) -> str:
+def camel(name: str) -> str:
+    """Give a name as it travels."""
     first, *rest = name.split("_")
     return first + "".join(part.capitalize() for part in rest)

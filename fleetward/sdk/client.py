@@ -3,18 +3,20 @@
 import functools
 import inspect
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from types import TracebackType
-from typing import Any, ParamSpec, Self, TypeVar, Unpack
+from typing import Any, ParamSpec, Self, TypeVar, Unpack, cast
 
 from msgspec import UNSET
 
 from fleetward.decision.action import Answer
 from fleetward.registry.slice import ActionKind
 from fleetward.sdk.asking import Facts, ask
+from fleetward.sdk.context import context
 from fleetward.sdk.errors import Refused
 from fleetward.sdk.exchange import Exchange, Flow, Reply
 from fleetward.sdk.permit import PermitState, Used, describe_error
+from fleetward.sdk.runs import Handing, Mandate, Planning, RunState, Step, hand_over, propose
 from fleetward.sdk.settings import DEFAULT_TIMEOUT, settings
 from fleetward.sdk.tool import Expect, Measure, Tool
 from fleetward.sdk.transport import Transport
@@ -75,7 +77,7 @@ class Client:
         """Have each call of the decorated function ask first, run as allowed, and report before it returns.
 
         The call's arguments are the action's, save those that `ignore` names. `expect` gives the estimate from them,
-        `measure` gives from the result what was used.
+        `measure` gives from the result what was used. What the function asks for in turn has the call as its parent.
         """
 
         def decorate(function: Callable[P, R]) -> Callable[P, R]:
@@ -90,13 +92,37 @@ class Client:
                 call = tool.bind(args, kwargs)
                 with self.action(tool.kind, tool.name, **tool.facts(call)) as permit:
                     held_args, held_kwargs = call.under(permit)
-                    result: R = function(*held_args, **held_kwargs)
+                    with context(parent=permit.id):
+                        result: R = function(*held_args, **held_kwargs)
                     used: R = permit.succeed(result, **tool.used(result))
                     return used
 
             return governed
 
         return decorate
+
+    def run(self, *, requester: str, purpose: str, **mandate: Unpack[Mandate]) -> "Run":
+        """Open a run in a `with` block: what is asked for inside belongs to it, and its end closes it.
+
+        with client.run(requester="ana", purpose="answer ticket 7", limits={"steps": 10}) as run:
+            grant = run.delegate("care/data-worker", actions=["db.customers.read"])
+        """
+        return Run(self, requester, purpose, mandate)
+
+    def delegate(self, to: str, **handing: Unpack[Handing]) -> str:
+        """Hand work of the current run to another agent; return the grant to send along with it.
+
+        Raises Refused where that may not be; its `violations` say which part of the scope goes too far.
+        """
+        return self._run(hand_over(to, handing, self._settings.agent))
+
+    def plan(self, steps: Iterable[Step | Mapping[str, Any]], **planning: Unpack[Planning]) -> Answer:
+        """Have a plan of the current run checked as a whole, before its first step; return the answer, with its advice.
+
+        A step is a `Step`, or what `POST /v1/plans` takes. Raises Refused where the plan may not be followed; its
+        `violations` name the steps and totals that go too far.
+        """
+        return self._run(propose(steps, planning, self._settings.agent))
 
     def _run(self, flow: Flow[T]) -> T:
         reply: Reply | None = None
@@ -134,6 +160,36 @@ class Permit(PermitState):
     def fail(self, error: BaseException | str) -> None:
         """Report failure. Raises OutcomeRefused or Unavailable where that is not taken."""
         self._run(self.failing(error if isinstance(error, str) else describe_error(error)))
+
+
+class Run(RunState):
+    """The context manager that `Client.run` gives."""
+
+    def __init__(self, client: Client, requester: str, purpose: str, mandate: Mandate) -> None:
+        super().__init__(requester, purpose, mandate, client._settings.agent)  # noqa: SLF001 - they are one
+        self._client = client
+
+    def __enter__(self) -> Self:
+        self._client._run(self.opening())  # noqa: SLF001
+        return self
+
+    def __exit__(
+        self, _: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        try:
+            self._client._run(self.closing())  # noqa: SLF001
+        except Refused as trouble:
+            if error is None:
+                raise
+            error.add_note(f"run {self.id} could not be closed: {trouble}")
+
+    def delegate(self, to: str, **handing: Unpack[Handing]) -> str:
+        """See `Client.delegate`: in this run, as the agent that opened it."""
+        return self._client.delegate(to, **cast("Handing", self.own(handing)))
+
+    def plan(self, steps: Iterable[Step | Mapping[str, Any]], **planning: Unpack[Planning]) -> Answer:
+        """See `Client.plan`: in this run, as the agent that opened it."""
+        return self._client.plan(steps, **cast("Planning", self.own(planning)))
 
 
 class Attempt:

@@ -1,6 +1,7 @@
 """Why an action may not be run, or its result not be used: every refusal is a `Refused`, and says why."""
 
 from fleetward.decision.action import Answer, RuleRef
+from fleetward.delegation.scope import Violation
 from fleetward.registry.slice import Decision
 
 
@@ -24,9 +25,14 @@ class Refused(Exception):  # noqa: N818 - named for what was decided, like its s
         """The rules that counted."""
         return () if self.answer is None else self.answer.rules
 
+    @property
+    def violations(self) -> tuple[Violation, ...]:
+        """Where the action, plan or scope goes beyond the run's mandate or the grant: what, found, allowed, by what."""
+        return () if self.answer is None else self.answer.violations
+
 
 class Denied(Refused):
-    """A rule, a default, an operating mode or an agent's own limits deny the action."""
+    """A rule, a default, an operating mode, an agent's own limits, the run's mandate or the grant deny the action."""
 
 
 class ApprovalRequired(Refused):

@@ -4,8 +4,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from fleetward.decision.action import MAX_COUNT
 from fleetward.decision.canonical import MAX_DEPTH
+from fleetward.registry.text import MAX_COUNT
 from fleetward.sdk.errors import InvalidAction
 
 

@@ -1,9 +1,10 @@
 """What travels between the hub and a decision webhook: one WebSocket, one JSON text frame a message.
 
-A sidecar opens the stream with Hello, then sends Renew and Records, and Applied for each slice that came into force.
-The hub answers with its slice, whole (Snapshot) or as a change (Update), and with Renewed or Withheld, and with
-Acknowledged; it ends the stream with Refused or Reconnect. Frames of one direction arrive in order, and the design
-rests on it: Renewed follows every change that the hub had when it was asked, and Applied answers change after change.
+A sidecar opens the stream with Hello, then sends Renew and Records, Applied for each slice that came into force, and
+Questions about runs. The hub answers with its slice, whole (Snapshot) or as a change (Update), with Renewed or
+Withheld, with Acknowledged, with Keys and with Replies; it ends the stream with Refused or Reconnect. Frames of one
+direction arrive in order, and the design rests on it: Renewed and a Reply follow every change they build on, and
+Applied answers change after change.
 """
 
 from hashlib import blake2b
@@ -13,8 +14,9 @@ import msgspec
 from msgspec import Meta
 
 from fleetward.registry.slice import Change, Items, Slice, Wire
+from fleetward.run import calls
 
-PROTOCOL = 2
+PROTOCOL = 3
 """The version of this protocol. Both sides must speak the same."""
 
 PATH = "/v1/stream"
@@ -86,6 +88,27 @@ class Records(_Message, frozen=True):
     records: Annotated[tuple[msgspec.Raw, ...], Meta(min_length=1, max_length=MAX_BATCH_RECORDS)]
 
 
+class Question(_Message, frozen=True):
+    """About a run. Answered by a Reply of the same number, in whatever order."""
+
+    number: Seq
+    request: calls.Request
+
+
+class Reply(_Message, frozen=True):
+    """The answer to the Question of that number. Whatever change it rests on came before it."""
+
+    number: Seq
+    reply: calls.Reply
+
+
+class Keys(_Message, frozen=True):
+    """The public keys that grants may be signed with; they take the place of those sent before."""
+
+    keys: dict[str, str]
+    """By key id: an Ed25519 public key, 32 bytes as base64url."""
+
+
 class Snapshot(_Message, frozen=True):
     """The whole slice."""
 
@@ -135,8 +158,8 @@ class Reconnect(_Message, frozen=True):
     reason: str
 
 
-ToHub = Hello | Renew | Applied | Records
-ToSidecar = Snapshot | Update | Renewed | Withheld | Acknowledged | Refused | Reconnect
+ToHub = Hello | Renew | Applied | Records | Question
+ToSidecar = Snapshot | Update | Renewed | Withheld | Acknowledged | Keys | Reply | Refused | Reconnect
 
 encode = msgspec.json.Encoder().encode
 """A message as the bytes of a text frame."""

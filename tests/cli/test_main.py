@@ -25,6 +25,7 @@ COMMANDS = [
     ["stop"],
     ["quarantine"],
     ["resume"],
+    ["trace"],
     ["completion"],
 ]
 
@@ -48,6 +49,7 @@ def test_help_lists_every_command_and_loads_none(tmp_path: Path) -> None:
         "quarantine",
         "resume",
         "audit",
+        "trace",
         "completion",
         "serve",
     ]

@@ -12,6 +12,7 @@ from decision.build import outcome
 
 from fleetward.decision.engine import Engine
 from fleetward.decision.evaluation import Evaluation
+from fleetward.decision.situation import ALONE, Situation
 
 Observe = Callable[[Engine, Evaluation], object]
 
@@ -38,6 +39,10 @@ def durable(_: Engine, evaluation: Evaluation) -> object:
     return evaluation.judgement.durable
 
 
+def cleansed(_: Engine, evaluation: Evaluation) -> object:
+    return evaluation.judgement.cleanses
+
+
 def rule_names(_: Engine, evaluation: Evaluation) -> object:
     return [ref.rule for ref in evaluation.rules]
 
@@ -62,8 +67,10 @@ class Case:
     elsewhere: dict[str, dict[str, Any]] = field(default_factory=dict)
     """What other documents say, by kind and path."""
     ask: dict[str, Any] = field(default_factory=dict)
+    situation: Situation = ALONE
 
 
+HANDED_DOWN = Situation(path=("reports/desk",))
 DENY = {"spec.rules.decision": "Deny"}
 WHEN = "spec.rules.when"
 POLICY = "AgentPolicy"
@@ -119,6 +126,10 @@ def match(prefix: str, *, excludes: bool) -> list[Case]:
         case("agents", ["reports/worker"], ["sales/worker"]),
         case("roles", ["Planner", "Worker"], ["Planner"]),
         case("fleets", ["g", "f"], ["g"]),
+        case("path", ["other", "desk"], ["other"], situation=HANDED_DOWN),
+        case("path", ["reports/desk"], ["sales/desk"], situation=HANDED_DOWN),
+        case("minDepth", 1, 2, situation=HANDED_DOWN),
+        case("maxDepth", 1, 0, situation=HANDED_DOWN),
     ]
 
 
@@ -168,6 +179,7 @@ def rule() -> list[Case]:
             beside=owing,
         ),
         Case("spec.rules.retryAfterSeconds", (7, LEFT_OUT), (7, 30), retry, beside=throttling),
+        Case("spec.rules.cleanses", (["web"], LEFT_OUT), (("web",), ()), cleansed),
         Case("spec.rules.audit", ("Durable", "Grouped"), (True, False), durable),
         Case(
             "spec.rules.message",
@@ -185,6 +197,13 @@ def policy() -> list[Case]:
     """Cases for both kinds of policy."""
     return [
         Case("spec.enforcement", ("Enforce", "Audit")),
+        Case(
+            "spec.inheritance",
+            ("Self", "Chain"),
+            beside={**DENY, "spec.subjects.agents": ["reports/desk"]},
+            elsewhere={"AgentFleet": {"spec.defaultDecision": "Allow"}},
+            situation=HANDED_DOWN,
+        ),
         Case("spec.subjects.roles", (["Planner", "Worker"], ["Planner"])),
         Case("spec.subjects.agents", (["other", "worker"], ["other"])),
         Case("spec.subjects.agents", (["reports/worker"], ["sales/worker"])),
@@ -259,6 +278,12 @@ CASES: dict[str, list[Case]] = {
             ("Trusted", "RestrictOnly"),
             elsewhere={POLICY: {"spec.rules.match.labels": ["web"]}},
             ask={"labels": ["web"]},
+        ),
+        Case(
+            "spec.delegation",
+            ("Inherit", "Intersection"),
+            elsewhere={POLICY: {"spec.subjects.agents": ["worker"]}},
+            situation=HANDED_DOWN,
         ),
         *mode(kind="AgentFleet"),
     ],

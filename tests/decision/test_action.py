@@ -10,6 +10,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from fleetward.decision import action
 from fleetward.registry import slice as sl
+from fleetward.registry import text
 from fleetward.resources import actioncatalog, base, rule
 
 TEXT = st.text("aZ9._:/@+-* \n\u00e9", max_size=8)
@@ -31,7 +32,7 @@ def _written(kind: Any, text: str) -> bool:
     return True
 
 
-@pytest.mark.parametrize(("asked", "written"), [(action.Tag, base.Tag), (action.Target, base.Target)])
+@pytest.mark.parametrize(("asked", "written"), [(text.Tag, base.Tag), (text.Target, base.Target)])
 @given(text=TEXT)
 @settings(max_examples=150)
 @example(text="a" * 63)

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from typing import Any, get_args, get_origin
 
 import pytest
-from decision.build import AGENT, ask, engine_of, load
+from decision.build import AGENT, agent, ask, engine_of, load, request
 from decision.fieldcases import CASES, LEFT_OUT, READ_ELSEWHERE, Case
 from pydantic import BaseModel
 
@@ -71,7 +71,7 @@ def resources(kind: str, case: Case, value: Any) -> list[Resource]:
 
 
 def _copied(value: Any) -> Any:
-    return [dict(item) for item in value] if isinstance(value, list) else value
+    return [dict(item) if isinstance(item, dict) else item for item in value] if isinstance(value, list) else value
 
 
 @pytest.mark.parametrize(
@@ -85,8 +85,9 @@ def _copied(value: Any) -> Any:
 def test_two_values_make_two_answers(kind: str, case: Case) -> None:
     seen = []
     for value in case.values:
-        engine = engine_of(*resources(kind, case, value), namespaces=NAMESPACES)
-        seen.append(case.observe(engine, ask(engine, **case.ask)))
+        desk = agent("desk", role="Coordinator")
+        engine = engine_of(*resources(kind, case, value), desk, namespaces=NAMESPACES)
+        seen.append(case.observe(engine, engine.decide(request(**case.ask), case.situation)))
     key = "reports/p" if kind == "AgentPolicy" else "p"
     expected = [e.format(kind=kind, key=key) if isinstance(e, str) else e for e in case.expect]
     assert seen == expected

@@ -8,15 +8,16 @@ from decision.build import agent, engine_of, policy
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fleetward.decision.action import MAX_COUNT, Action, DecisionRequest, DeclaredEstimate, OutcomeRequest
+from fleetward.decision.action import Action, DecisionRequest, DeclaredEstimate, OutcomeRequest
 from fleetward.decision.canonical import digest
 from fleetward.decision.request import RequestError, parse_outcome, parse_request
+from fleetward.registry.text import MAX_COUNT
 
 ACTION = {"kind": "ToolCall", "name": "crm.read"}
 NAMED = "a dotted name of letters, digits and _ : / @ + -, such as crm.customers.read"
 TAGGED = "letters, digits and . _ : / - within, such as customer"
 FIELDS = "kind, name, riskTags, dataClasses, target, estimate, arguments, argumentsDigest, labels"
-TOP = "action, agent, run, parent, traceparent"
+TOP = "action, agent, run, grant, parent, traceparent"
 AMOUNTS = "inputTokens, outputTokens, costMicroUsd, calls, records"
 
 

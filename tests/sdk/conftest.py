@@ -1,8 +1,10 @@
 import os
+import shutil
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
+from support.serving import Serve
 from support.webhook import SmallHub, Webhook, running
 
 from fleetward.sdk import AsyncClient, Client
@@ -39,3 +41,18 @@ def client(webhook: Webhook) -> Iterator[Client]:
 async def async_client(webhook: Webhook) -> AsyncIterator[AsyncClient]:
     async with AsyncClient(webhook.address) as client:
         yield client
+
+
+EXAMPLE = Path(__file__).parents[2] / "examples" / "accountability-chain"
+
+
+@pytest.fixture(scope="session")
+def chain(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serve]:
+    """The example of a chain of three agents, served: a real hub, and a real webhook for each."""
+    folder = tmp_path_factory.mktemp("chain") / "policies"
+    shutil.copytree(EXAMPLE, folder)
+    server = Serve(folder, "--port", "0")
+    try:
+        yield server.until_ready()
+    finally:
+        server.stop()

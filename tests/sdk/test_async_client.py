@@ -10,16 +10,16 @@ from fleetward.sdk import ApprovalRequired, AsyncClient, OutcomeRefused, Throttl
 RUN = "crm.customers.read"
 
 
-async def test_many_at_once_each_in_its_own_run(async_client: AsyncClient, webhook: Webhook) -> None:
+async def test_many_at_once_each_under_its_own_parent(async_client: AsyncClient, webhook: Webhook) -> None:
     async def act(number: int) -> tuple[str, str]:
-        with context(run=f"run-{number}"):
+        with context(parent=f"parent-{number}"):
             async with async_client.action("ToolCall", RUN) as permit:
                 assert await permit.succeed(number) == number
-                return permit.id, f"run-{number}"
+                return permit.id, f"parent-{number}"
 
     done = dict(await asyncio.gather(*(act(number) for number in range(100))))
-    runs = {r["id"]: r["run"] for r in webhook.spooled() if r["type"] == "Decision" and r["id"] in done}
-    assert runs == done
+    parents = {r["id"]: r["parent"] for r in webhook.spooled() if r["type"] == "Decision" and r["id"] in done}
+    assert parents == done
 
 
 async def test_refusals_and_progress(async_client: AsyncClient, webhook: Webhook) -> None:

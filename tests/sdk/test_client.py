@@ -36,14 +36,14 @@ def test_a_permit_says_what_was_decided(client: Client, webhook: Webhook) -> Non
         estimate={"records": 5, "input_tokens": 7},
         labels=["web"],
         agent=AGENT,
-        run="run-1",
         parent="p",
         traceparent="00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
     )
     assert permit.answer.decision == "Allow"
     assert permit.arguments == {"limit": 5, "where": {"a": [1, 2.5, None, True, "\u00e9"]}}
     record = records(webhook)[-1]
-    assert (record["id"], record["agent"], record["run"], record["parent"]) == (permit.id, AGENT, "run-1", "p")
+    assert (record["id"], record["agent"], record["parent"]) == (permit.id, AGENT, "p")
+    assert record["traceparent"] == "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
     declared = record["action"]["declared"]
     assert declared["estimate"] == {"records": 5, "inputTokens": 7}
     assert (declared["riskTags"], declared["labels"], declared["target"]) == (["pii"], ["web"], "crm")
@@ -146,17 +146,18 @@ def test_settings_come_from_the_environment(webhook: Webhook, monkeypatch: pytes
         assert client.decide("ToolCall", RUN).answer.decision == "Allow"
 
 
-def test_the_run_can_be_said_once(client: Client, webhook: Webhook) -> None:
-    with context(run="outer", parent="p"):
-        with context(run="inner"):
+def test_what_led_here_can_be_said_once(client: Client, webhook: Webhook) -> None:
+    trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    with context(parent="outer", traceparent=trace):
+        with context(parent="inner"):
             client.decide("ToolCall", RUN)
-            assert (records(webhook)[-1]["run"], records(webhook)[-1]["parent"]) == ("inner", "p")
-            client.decide("ToolCall", RUN, run="own")
-            assert records(webhook)[-1]["run"] == "own"
+            assert (records(webhook)[-1]["parent"], records(webhook)[-1]["traceparent"]) == ("inner", trace)
+            client.decide("ToolCall", RUN, parent="own")
+            assert records(webhook)[-1]["parent"] == "own"
         client.decide("ToolCall", RUN)
-        assert records(webhook)[-1]["run"] == "outer"
+        assert records(webhook)[-1]["parent"] == "outer"
     client.decide("ToolCall", RUN)
-    assert "run" not in records(webhook)[-1]
+    assert records(webhook)[-1].keys().isdisjoint({"parent", "traceparent", "run", "grant"})
 
 
 def test_an_action_in_a_block_is_reported(client: Client, webhook: Webhook) -> None:

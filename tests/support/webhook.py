@@ -17,6 +17,8 @@ from typing import Any, Self
 
 from aiohttp import WSMsgType, web
 
+from fleetward.delegation.keys import KeyRing
+from fleetward.delegation.token import sign
 from fleetward.registry.slice import (
     Agent,
     Catalog,
@@ -29,6 +31,9 @@ from fleetward.registry.slice import (
     Rule,
     Slice,
 )
+from fleetward.run import calls
+from fleetward.run.book import Book
+from fleetward.run.plan import StepFacts
 from fleetward.stream import messages
 
 WEBHOOK = Path(sys.executable).with_name("fleetward-webhook")
@@ -59,6 +64,8 @@ class SmallHub:
         self.seen: set[str] = set()
         """The ids of all that came."""
         self._path = socket_path
+        self._book = Book()
+        self._ring = KeyRing.generate(int(time.time()))
         self._loop = asyncio.new_event_loop()
         self._sockets: set[web.WebSocketResponse] = set()
         self._thread = threading.Thread(target=self._run, daemon=True)
@@ -121,16 +128,43 @@ class SmallHub:
         match message:
             case messages.Hello():
                 await _send(ws, messages.Snapshot(slice=self.slice))
+                await _send(ws, messages.Keys(keys=self._ring.public()))
             case messages.Renew(token=token) if self.withheld:
                 await _send(ws, messages.Withheld(token=token, reason=self.withheld))
             case messages.Renew(token=token):
                 await _send(ws, messages.Renewed(token=token, ttl=self.ttl, version=self.slice.version))
+            case messages.Question(number=number, request=request):
+                await _send(ws, messages.Reply(number=number, reply=self._answer(request)))
             case messages.Records(records=records):
                 taken = [json.loads(bytes(record)) for record in records]
                 self.seen.update(record["id"] for record in taken)
                 if self.acknowledges:
                     self.records += taken
                     await _send(ws, messages.Acknowledged(seq=taken[-1]["seq"]))
+
+    def _answer(self, request: calls.Request) -> calls.Reply:  # noqa: PLR0911 - one a kind
+        """Answer by a real book of runs, kept in memory."""
+        now = time.time()
+        match request:
+            case calls.OpenRun():
+                return self._book.open(request, now)
+            case calls.CloseRun():
+                return self._book.close(request, now)
+            case calls.Step():
+                return self._book.step(request, now)
+            case calls.Settle():
+                return self._book.settle(request, now)
+            case calls.Learn():
+                return self._book.learn(request, now)
+            case calls.Propose():
+                return self._book.propose(request, self.slice.items.agents.get(request.to), now)
+            case calls.CheckPlan():
+                return self._book.check_plan(request, lambda _: StepFacts(decision="Allow"), now)
+            case calls.Recorded():
+                return self._book.recorded(request, now)
+            case calls.Issue():
+                grant = self._book.issue(request, now)
+                return grant if isinstance(grant, calls.NotAllowed) else calls.Issued(token=sign(grant, self._ring))
 
 
 async def _send(ws: web.WebSocketResponse, message: messages.ToSidecar) -> None:

@@ -15,6 +15,7 @@ from fleetward.cli.output import CliError, Command, ExitCode, output_option, pri
 from fleetward.cli.policy.junit import junit as junit_xml
 from fleetward.cli.policy.testfile import read_tests
 from fleetward.cli.policy.testrun import Result, RuleName, Run, run
+from fleetward.decision.action import RuleRef
 from fleetward.decision.judgement import Judgement
 
 
@@ -39,8 +40,11 @@ def test(directory: Path, junit: Path | None, output: str, *, require_coverage: 
 
     A document of kind PolicyTest has cases: a request, as POST /v1/decisions takes it, and what is expected
     (decision; where given, the rule or policy that decides, all the rules that count, a part of the reason, the
-    obligations). A case may go on with an outcome and expectOutcome. Operating modes are left aside: a paused
-    agent is judged as if it were running.
+    obligations, the labels it cleanses). A case may go on with an outcome and expectOutcome.
+
+    Beside its request a case may say where the action stands: path (who handed the work down), labels, run (its
+    history, as expressions read it); of a Delegation to and dataClasses, of a Plan plan. expect may then name the
+    principal whose rule decides. Operating modes are left aside: a paused agent is judged as if it were running.
     """
     folder = open_folder(directory)
     cases, findings = read_tests(folder)
@@ -92,11 +96,15 @@ def _explain(result: Result) -> None:
     for judged, of in ((result.judgement, ""), (result.outcome, "of the outcome ")):
         if judged is not None:
             say(f"        reason {of}: {printable(judged.reason)}".replace(" :", ":"))
-            say(f"        rules that counted: {_rules(judged)}")
+            say(f"        rules that counted: {_rules(judged, result.case.situation.path)}")
 
 
-def _rules(judged: Judgement) -> str:
-    return ", ".join(f"{ref.policy}/{ref.rule} ({ref.decision})" for ref in judged.rules) or "none"
+def _rules(judged: Judgement, path: Sequence[str]) -> str:
+    return ", ".join(f"{ref.policy}/{ref.rule} ({_counted(ref, path)})" for ref in judged.rules) or "none"
+
+
+def _counted(ref: RuleRef, path: Sequence[str]) -> str:
+    return f"{ref.decision}, by {ref.principal}, who handed the work down" if ref.principal in path else ref.decision
 
 
 def _data(done: Run) -> dict[str, Any]:

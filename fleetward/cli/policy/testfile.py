@@ -1,4 +1,7 @@
-"""Documents of kind PolicyTest: requests, and what is expected to be decided."""
+"""Documents of kind PolicyTest: requests, and what is expected to be decided.
+
+Beside a request stands what is supposed of it, in a chain or in a run: see `fleetward.cli.supposed`.
+"""
 
 import datetime as dt
 import json
@@ -12,9 +15,12 @@ from pydantic import Field, model_validator
 
 from fleetward.cli.checked import read_as
 from fleetward.cli.folder import Folder
+from fleetward.cli.supposed import FIELDS, Supposed, situate
 from fleetward.decision.action import DecisionRequest, OutcomeRequest
 from fleetward.decision.request import RequestError, parse_json, read
-from fleetward.resources.base import Decision, Metadata, Model, ObjectName
+from fleetward.decision.situation import ALONE, Situation
+from fleetward.registry.registry import Registry
+from fleetward.resources.base import AgentName, Decision, Metadata, Model, ObjectName, Tag
 from fleetward.resources.document import Document
 from fleetward.resources.finding import Finding, Path, did_you_mean
 from fleetward.resources.rule import Obligation
@@ -35,8 +41,12 @@ class Expectation(Model):
     """all the rules that counted, in any order; empty: none did"""
     reason: Annotated[str, Field(min_length=1, max_length=4096)] | None = None
     """a part of the reason"""
+    principal: AgentName | None = None
+    """whose rule such a rule is: the agent's that acts, or of one that handed the work down"""
     obligations: list[Obligation] | None = None
     """all the obligations, in any order"""
+    cleanses: list[Tag] | None = None
+    """all the labels that the agent would be rid of, in any order"""
 
 
 class _Case(Model):
@@ -46,6 +56,18 @@ class _Case(Model):
     """the request, as POST /v1/decisions takes it"""
     expect: Expectation
     """what is expected of the decision"""
+    path: Any = None
+    """who handed the work down"""
+    labels: Any = None
+    """provenance labels that reached the agent"""
+    run: Any = None
+    """what the run has done so far"""
+    to: Any = None
+    """whom a delegation goes to"""
+    data_classes: Any = None
+    """the data classes of a delegation's scope"""
+    plan: Any = None
+    """what a plan's steps come to"""
     outcome: dict[str, Any] | None = None
     expect_outcome: Expectation | None = None
 
@@ -76,6 +98,8 @@ class Case:
     file: str
     line: int
     request: DecisionRequest
+    situation: Situation
+    """Where the action stands: in a chain, in a run, or alone."""
     expect: Expectation
     outcome: OutcomeRequest | None
     expect_outcome: Expectation | None
@@ -85,14 +109,14 @@ def read_tests(folder: Folder) -> tuple[list[Case], list[Finding]]:
     """Give the cases of a folder, and what is wrong with its policy tests."""
     cases, findings = list[Case](), list[Finding]()
     # With findings, an agent that cannot be read would look like one that does not exist.
-    agents = None if folder.content.findings else frozenset(folder.registry.agents)
+    registry = None if folder.content.findings else folder.registry
     for test in folder.content.policy_tests:
         source = read_as(test.document, _PolicyTest)
         if isinstance(source, list):
             findings += source
             continue
         for index, case in enumerate(source.cases):
-            found = _case(test.document, source.metadata.name, index, case, agents)
+            found = _case(test.document, source.metadata.name, index, case, registry)
             if isinstance(found, Finding):
                 findings.append(found)
             else:
@@ -100,13 +124,16 @@ def read_tests(folder: Folder) -> tuple[list[Case], list[Finding]]:
     return cases, findings
 
 
-def _case(document: Document, test: str, index: int, case: _Case, agents: frozenset[str] | None) -> Case | Finding:
+def _case(document: Document, test: str, index: int, case: _Case, registry: Registry | None) -> Case | Finding:
     at: Path = ("cases", index)
     request = _wire(document, (*at, "request"), case.request, DecisionRequest)
     if isinstance(request, Finding):
         return request
-    if agents is not None and (wrong := _unknown_agent(request.agent, agents)):
+    if registry is not None and (wrong := _unknown_agent(request.agent, frozenset(registry.agents))):
         return document.finding((*at, "request", "agent"), wrong)
+    situation = _situation(document, at, case, request, registry)
+    if isinstance(situation, Finding):
+        return situation
     outcome = None if case.outcome is None else _wire(document, (*at, "outcome"), case.outcome, OutcomeRequest)
     if isinstance(outcome, Finding):
         return outcome
@@ -116,10 +143,26 @@ def _case(document: Document, test: str, index: int, case: _Case, agents: frozen
         file=document.file,
         line=document.line_of(at),
         request=request,
+        situation=situation,
         expect=case.expect,
         outcome=outcome,
         expect_outcome=case.expect_outcome,
     )
+
+
+def _situation(
+    document: Document, at: Path, case: _Case, request: DecisionRequest, registry: Registry | None
+) -> Situation | Finding:
+    said = {_Case.model_fields[name].alias or name: getattr(case, name) for name in case.model_fields_set}
+    supposed = _wire(document, at, {key: value for key, value in said.items() if key in FIELDS}, Supposed)
+    if isinstance(supposed, Finding):
+        return supposed
+    if registry is None:  # nothing is judged either
+        return ALONE
+    try:
+        return situate(supposed, request, registry)
+    except RequestError as error:
+        return document.finding((*at, *_steps(error.field)), error.message)
 
 
 def _unknown_agent(agent: str | None, agents: frozenset[str]) -> str | None:

@@ -79,7 +79,7 @@ def _all_running(slice_: Slice) -> Slice:
 
 def _judge(case: Case, engine: Engine, decision_id: str) -> Result:
     try:
-        evaluation = engine.decide(case.request)
+        evaluation = engine.decide(case.request, case.situation)
     except RequestError as error:
         return Result(case, (f"the request cannot be judged: {error}",))
     judgement = evaluation.judgement
@@ -105,6 +105,8 @@ def _compare(expect: Expectation, found: Judgement) -> list[str]:
     failures += _compare_rules(expect, found)
     if expect.reason is not None and expect.reason not in found.reason:
         failures.append(f"expected a reason with {expect.reason!r}, found {found.reason!r}")
+    if expect.cleanses is not None and sorted(expect.cleanses) != sorted(found.cleanses):
+        failures.append(f"expected to cleanse {_listed(sorted(expect.cleanses))}, found {_listed(found.cleanses)}")
     if expect.obligations is not None:
         wanted = sorted(_words(o.type, o.field, o.maximum) for o in expect.obligations)
         actual = sorted(_words(o.type, o.field, o.maximum) for o in found.obligations)
@@ -122,6 +124,10 @@ def _compare_rules(expect: Expectation, found: Judgement) -> list[str]:
     if expect.policy is not None and not any(_is_policy(expect.policy, ref) for ref in right):
         policies = sorted({ref.policy for ref in right or deciding})
         failures.append(f"expected policy {expect.policy} to decide, found {_listed(policies)}")
+    right = [ref for ref in right if expect.policy is None or _is_policy(expect.policy, ref)]
+    if expect.principal is not None and not any(_is_named(expect.principal, ref.principal) for ref in right):
+        principals = sorted({ref.principal for ref in right or deciding})
+        failures.append(f"expected a rule of {expect.principal} to decide, found {_listed(principals)}")
     if expect.rules is not None:
         wanted, actual = sorted(expect.rules), sorted(ref.rule for ref in found.rules)
         if wanted != actual:
@@ -130,7 +136,12 @@ def _compare_rules(expect: Expectation, found: Judgement) -> list[str]:
 
 
 def _is_policy(name: str, ref: RuleRef) -> bool:
-    return name in (ref.policy, ref.policy.rpartition("/")[2])
+    return _is_named(name, ref.policy)
+
+
+def _is_named(name: str, key: str) -> bool:
+    """Say whether `name` (`name` or `namespace/name`) names what has the key."""
+    return name in (key, key.rpartition("/")[2])
 
 
 def _words(kind: str, at: str, maximum: int | None) -> str:

@@ -10,7 +10,7 @@ from types import MappingProxyType
 from typing import Final, Literal
 
 FieldType = Literal[
-    "string", "int", "list(string)", "map(string, string)", "map(string, dyn)", "dyn", "Estimate", "Actual"
+    "string", "int", "list(string)", "map(string, string)", "map(string, dyn)", "dyn", "Estimate", "Actual", "Amounts"
 ]
 """A CEL type, or the name of another message of this table."""
 
@@ -51,6 +51,7 @@ MESSAGES: Final = MappingProxyType(
         ),
         "Estimate": _AMOUNTS,
         "Agent": (
+            Field("key", "string", "namespace/name"),
             Field("name", "string", "the agent's name"),
             Field("namespace", "string", "the namespace of the agent"),
             Field("role", "string", "Coordinator, Planner or Worker"),
@@ -59,6 +60,47 @@ MESSAGES: Final = MappingProxyType(
             Field("dataClasses", "list(string)", "the data classes the agent lists; empty where it lists none"),
             Field("labels", "map(string, string)", "metadata.labels of the agent"),
             Field("fleets", "list(string)", "names of the fleets the agent belongs to"),
+        ),
+        "Run": (
+            Field("id", "string", "the run; absent where the action belongs to none", optional=True),
+            Field("requester", "string", "who asked for the run", optional=True),
+            Field("purpose", "string", "what the run is for", optional=True),
+            Field("openedBy", "string", "the agent that opened it, as namespace/name", optional=True),
+            Field("steps", "int", "actions that the run was allowed so far"),
+            Field("used", "Amounts", "what the run has used and reserved so far; absent amounts are none"),
+            Field("agents", "list(string)", "the agents that have acted in the run, as namespace/name"),
+            Field("depth", "int", "the longest chain of delegations in the run so far"),
+            Field("ageSeconds", "int", "how long ago the run was opened"),
+            Field("repeats", "int", "how often this agent asked for the very same action before, in the run"),
+            Field("idleSteps", "int", "how many actions of the run in a row were nothing new"),
+            Field("exchanges", "int", "how often this agent and the one it turns to turned to each other in a row"),
+            Field("onTarget", "map(string, dyn)", "agents that acted on the same target in the run, by action name"),
+            Field("recentOnTarget", "map(string, dyn)", "the same, in any run, within the last hour"),
+        ),
+        "Amounts": _AMOUNTS,
+        "Delegation": (
+            Field("depth", "int", "how often the work was handed on; 0 where it was not"),
+            Field("path", "list(string)", "who handed it down, whoever began first, as namespace/name"),
+        ),
+        "Delegate": (
+            Field("key", "string", "of a delegation or message: the agent it goes to, as namespace/name", optional=True),
+            Field("name", "string", "its name", optional=True),
+            Field("namespace", "string", "its namespace", optional=True),
+            Field("role", "string", "its role", optional=True),
+            Field("owner", "string", "who answers for it", optional=True),
+            Field("riskTier", "string", "its risk tier", optional=True),
+            Field("dataClasses", "list(string)", "the data classes it lists; empty where it lists none"),
+            Field("labels", "map(string, string)", "metadata.labels of it"),
+            Field("fleets", "list(string)", "names of the fleets it belongs to"),
+        ),
+        "Plan": (
+            Field("steps", "int", "of a plan: how many steps it has; 0 of any other action"),
+            Field("agents", "list(string)", "the agents that are to act, as namespace/name"),
+            Field("fanOut", "int", "the most steps that wait for one and the same step, or for none"),
+            Field("depth", "int", "the longest chain of steps that wait for each other"),
+            Field("dataClasses", "list(string)", "the data classes of all steps together"),
+            Field("targets", "list(string)", "the targets of all steps together"),
+            Field("used", "Amounts", "what all steps together are expected to use"),
         ),
         "Outcome": (
             Field("status", "string", "Running, Succeeded or Failed"),
@@ -72,7 +114,17 @@ MESSAGES: Final = MappingProxyType(
 )
 """Fields by message name."""
 
-VARIABLES: Final = MappingProxyType({"action": "Action", "agent": "Agent", "outcome": "Outcome"})
+VARIABLES: Final = MappingProxyType(
+    {
+        "action": "Action",
+        "agent": "Agent",
+        "run": "Run",
+        "delegation": "Delegation",
+        "to": "Delegate",
+        "plan": "Plan",
+        "outcome": "Outcome",
+    }
+)
 """The message that each variable holds."""
 
 PHASES: Final[tuple[Phase, ...]] = ("Before", "During", "After")

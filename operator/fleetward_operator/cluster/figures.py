@@ -7,6 +7,7 @@ from typing import Protocol
 
 from fleetward.audit.store import Store, StoreError
 from fleetward_operator.hub.hub import Hub, Status
+from fleetward_operator.relay.desk import RunDesk
 from fleetward_operator.view.observed import Observed
 from fleetward_operator.view.pods import Pods
 
@@ -41,6 +42,7 @@ class Center(Protocol):
 
     hub: Hub
     counts: RecordCounts
+    runs: RunDesk
 
     @property
     def observed(self) -> Mapping[tuple[str, str], Observed]:
@@ -100,6 +102,14 @@ class OperatorFigures:
     def records(self) -> Counter[tuple[str, str]]:
         """Count the stored records, by type and verdict."""
         return self._center.counts.counts
+
+    def open_runs(self) -> int:
+        """Count the open runs that this replica keeps."""
+        return self._center.runs.open_runs
+
+    def run_answers(self) -> Counter[tuple[str, str, str]]:
+        """Count questions about runs, by question, answer, and where the run is kept."""
+        return self._center.runs.answers
 
     def problems(self) -> dict[str, str]:
         """Say what does not work, by what."""

@@ -39,6 +39,12 @@ class Figures(Protocol):
     def records(self) -> Counter[tuple[str, str]]:
         """Count the stored records, by type and verdict."""
 
+    def open_runs(self) -> int:
+        """Count the open runs that this replica keeps."""
+
+    def run_answers(self) -> Counter[tuple[str, str, str]]:
+        """Count questions about runs, by question, answer, and where the run is kept: `here`, `elsewhere`."""
+
     def problems(self) -> dict[str, str]:
         """Say what does not work, by what."""
 
@@ -92,6 +98,15 @@ class Metrics(Collector):
         for (kind, decision), count in figures.records().items():
             records.add_metric([kind, decision], count)
         yield records
+        yield GaugeMetricFamily("fleetward_runs_open", "Open runs that this replica keeps.", value=figures.open_runs())
+        questions = CounterMetricFamily(
+            "fleetward_run_questions",
+            "Questions about runs by the decision webhooks connected here, and what was answered.",
+            labels=["question", "answer", "kept"],
+        )
+        for labels, count in figures.run_answers().items():
+            questions.add_metric([*labels], count)
+        yield questions
 
 
 def _of_hub(status: Status) -> Iterator[Metric]:

@@ -12,8 +12,10 @@ from typing import Any, Protocol
 from fleetward.audit.forward import Forwarder, SinkStatus
 from fleetward.audit.store import Store, StoreError
 from fleetward.registry.registry import Registry
+from fleetward.run.journal import JournalError
 from fleetward_operator.cluster.election import Election
 from fleetward_operator.cluster.figures import OperatorFigures, RecordCounts
+from fleetward_operator.cluster.grantkeys import ClusterKeys
 from fleetward_operator.cluster.health import HealthServer
 from fleetward_operator.cluster.hubtls import HubCertificate
 from fleetward_operator.cluster.metrics import Metrics
@@ -21,6 +23,7 @@ from fleetward_operator.cluster.modenews import ModeNews
 from fleetward_operator.cluster.peers import Peers
 from fleetward_operator.cluster.podbinding import PodBinding
 from fleetward_operator.cluster.reconcile import Reconciler, recorded_modes
+from fleetward_operator.cluster.runkeeping import kept_runs
 from fleetward_operator.cluster.settings import Settings
 from fleetward_operator.hub.hub import Hub, LinkStatus
 from fleetward_operator.hub.modes import RecordedElsewhere
@@ -28,8 +31,12 @@ from fleetward_operator.hub.server import HubServer
 from fleetward_operator.keeper import Keeper, KeeperSettings
 from fleetward_operator.killsurface.surface import KillSurface
 from fleetward_operator.kube.events import EventPoster
+from fleetward_operator.kube.objects import Objects
 from fleetward_operator.records.access import ClusterAccess
 from fleetward_operator.records.routes import routes
+from fleetward_operator.relay.desk import RunDesk
+from fleetward_operator.relay.routes import run_routes
+from fleetward_operator.relay.tags import TagError
 from fleetward_operator.status.decisions import LastDecisions
 from fleetward_operator.status.writer import StatusWriter
 from fleetward_operator.view.clusterview import ClusterView
@@ -71,6 +78,8 @@ class Operator:
     keeper: Keeper
     certificate: HubCertificate
     peers: Peers
+    grant_keys: ClusterKeys
+    runs: RunDesk
     counts: RecordCounts
     last_decisions: LastDecisions
     kill_surface: KillSurface
@@ -155,9 +164,11 @@ class Operator:
         singles: dict[str, _Part] = {
             "election": self.election,
             "events": self.events,
+            "grant keys": self.grant_keys,
             "hub certificate": self.certificate,
             "last decisions": self.last_decisions,
             "record counts": self.counts,
+            "runs": self.runs,
         }
         return problems | {what: part.problem for what, part in singles.items() if part.problem}
 
@@ -168,6 +179,8 @@ class Operator:
         if not self._view_is_live():
             stalest = self.view.liveness.stalest()
             return f"the view is {self.age_seconds():.1f} s old; {stalest} went unseen for longest"
+        if not self.grant_keys.found:
+            return self.grant_keys.problem
         return self.certificate.problem
 
     # How they are put together
@@ -187,6 +200,20 @@ class Operator:
         binding = PodBinding(
             api, self.pods, lambda: self.registry, events=self.events, system=system, excluded_namespaces=excluded
         )
+        self.certificate = HubCertificate(api, settings.namespace)
+        self.peers = Peers(
+            api,
+            settings.namespace,
+            own_address=settings.address,
+            fixed=settings.peers,
+            token_file=settings.peer_token,
+            trust=lambda: self.certificate.trust,
+            changed=self._links_changed,
+        )
+        self.grant_keys = ClusterKeys(
+            Objects(api, may_write=self.leading), settings.namespace, leading=self.leading, events=self.events
+        )
+        self.runs = await self._keep_runs(stack)
         self.hub = await stack.enter_async_context(
             Hub(
                 store,
@@ -198,8 +225,10 @@ class Operator:
                 max_link_age=LINK_SECONDS,
                 recorded_elsewhere=self._recorded_elsewhere,
                 links_changed=self._links_changed,
+                runs=self.runs,
             )
         )
+        self.grant_keys.changed = self.hub.keys_changed
         self.hub.record_modes = False  # until this replica leads
         self.keeper = Keeper(
             api,
@@ -207,16 +236,6 @@ class Operator:
             self.election,
             lambda: self.reconciler.governed_namespaces,
             self._quarantines,
-        )
-        self.certificate = HubCertificate(api, settings.namespace)
-        self.peers = Peers(
-            api,
-            settings.namespace,
-            own_address=settings.address,
-            fixed=settings.peers,
-            token_file=settings.peer_token,
-            trust=lambda: self.certificate.trust,
-            changed=self._links_changed,
         )
         self.counts = RecordCounts(store)
         self.last_decisions = LastDecisions(
@@ -237,6 +256,12 @@ class Operator:
         self.mode_news = ModeNews(self.events, self.leading)
         self.metrics.watch(OperatorFigures(self))
 
+    async def _keep_runs(self, stack: contextlib.AsyncExitStack) -> RunDesk:
+        try:
+            return await stack.enter_async_context(kept_runs(self._settings.data, self.grant_keys, self.peers))
+        except (JournalError, TagError) as error:
+            raise StartError(str(error)) from None
+
     async def _work(self) -> None:
         """Do everything, in the order in which one thing needs another, until cancelled."""
         async with self._health(), asyncio.TaskGroup() as group:
@@ -244,6 +269,7 @@ class Operator:
             group.create_task(self.election.run())
             group.create_task(self.keeper.run())
             group.create_task(self.certificate.run())
+            group.create_task(self.grant_keys.run())
             group.create_task(self.last_decisions.run())
             group.create_task(self.counts.run())
             async with self.view:
@@ -258,11 +284,19 @@ class Operator:
 
     def _health(self) -> HealthServer:
         return HealthServer(
-            self._settings.health_listen, self.metrics.registry, alive=lambda: self._problem, ready=self.not_ready
+            self._settings.health_listen,
+            self.metrics.registry,
+            alive=lambda: self._problem,
+            ready=self.not_ready,
+            problems=self.problems,
         )
 
     def _server(self, context: ssl.SSLContext) -> HubServer:
-        paths = routes(self.store, self.hub, self.access, self.peers.others)
+        user = _keeper_settings(self._settings).user
+        paths = [
+            *routes(self.store, self.hub, self.access, self.peers.others),
+            *run_routes(self.runs, self.hub, self.access, user),
+        ]
         return HubServer(self.hub, self._settings.listen, ssl=context, routes=paths, max_links=MAX_LINKS)
 
     def _view_is_live(self) -> bool:

@@ -98,7 +98,7 @@ def _parser() -> argparse.ArgumentParser:
         "this replica's own IP address, so that it does not take itself for a peer",
         os.environ.get("POD_IP", ""),
     )
-    add("data", "the directory of the audit store", "/var/lib/fleetward/audit")
+    add("data", "the directory of the audit store and of the journal of runs", "/var/lib/fleetward/audit")
     add("image", "the decision webhook's image: governed pods must carry it", f"fleetward:{__version__}")
     add("listen", "where decision webhooks connect (TLS)", f"https://0.0.0.0:{HUB_PORT}")
     add("health-listen", "where /healthz, /readyz and /metrics are (no TLS)", "0.0.0.0:8080")

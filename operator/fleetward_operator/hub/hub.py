@@ -9,11 +9,13 @@ from typing import Protocol, Self
 
 from fleetward.registry.registry import Registry
 from fleetward.registry.slice import Mode, OperatingMode, Wire
+from fleetward.run import calls
 from fleetward_operator.hub.access import AccessJournal, AccessStore, Refusal
 from fleetward_operator.hub.binding import Binding, WorkloadBinding
 from fleetward_operator.hub.frames import RefusedError
 from fleetward_operator.hub.inforce import ModeInForce, ModesInForce
 from fleetward_operator.hub.intake import Intake, RecordStore
+from fleetward_operator.hub.kept import KeptRuns
 from fleetward_operator.hub.link import SidecarLink
 from fleetward_operator.hub.modes import ModeJournal, ModeStore, RecordedElsewhere
 from fleetward_operator.hub.view import View
@@ -36,6 +38,27 @@ _log = logging.getLogger(__name__)
 
 class HubStore(RecordStore, ModeStore, AccessStore, Protocol):
     """What a hub needs of `fleetward.audit.store.Store`."""
+
+
+class Desk(Protocol):
+    """What a hub needs of `runs.Runs`."""
+
+    kept: KeptRuns | None
+    """What the other replicas are told; None where there are none."""
+
+    def public_keys(self) -> dict[str, str]:
+        """Give the public keys that grants may be signed with."""
+
+    def ask(
+        self,
+        request: calls.Request,
+        *,
+        webhook: str,
+        agents: Collection[str],
+        registry: Registry,
+        answer: Callable[[calls.Reply], None],
+    ) -> None:
+        """Have a question of a webhook that serves `agents` answered."""
 
 
 class LinkStatus(Wire, frozen=True):
@@ -69,6 +92,8 @@ class Status(Wire, frozen=True):
     records_waiting: int
     """Records received that are not committed."""
     links: tuple[LinkStatus, ...]
+    runs: KeptRuns | None = None
+    """The runs that are kept here, where there are other replicas."""
 
 
 class Hub:
@@ -96,6 +121,7 @@ class Hub:
         max_link_age: float | None = None,
         recorded_elsewhere: Callable[[], RecordedElsewhere] | None = None,
         links_changed: Callable[[], None] = lambda: None,
+        runs: Desk | None = None,
     ) -> None:
         if max_link_age is not None and max_link_age <= 0:
             raise ValueError(f"the greatest age of a stream is {max_link_age} s; allowed is more than 0, or None")
@@ -108,6 +134,7 @@ class Hub:
         self.intake = Intake(store, committed)
         self._journal = ModeJournal(store, committed, recorded_elsewhere)
         self._access = AccessJournal(store, committed)
+        self._runs = runs
         self._in_force = ModesInForce(observe)
         self._links_changed = links_changed
         self._view: View | None = None
@@ -164,7 +191,7 @@ class Hub:
         others: list[SidecarLink] = []
         changes: dict[str, tuple[Mode, list[SidecarLink]]] = {}
         for link in self._links.values():
-            agents = link.look_up_agents(self._view)
+            agents = {*link.look_up_agents(self._view), *link.principals}
             modes = _mode_changes(agents, old.registry, registry) if old else {}
             (concerned if modes else others).append(link)
             for agent, mode in modes.items():
@@ -194,6 +221,30 @@ class Hub:
         if not self._view_is_live():
             return "the hub has lost sight of the resources, so it does not know what holds now"
         return ""
+
+    def keys(self) -> dict[str, str]:
+        """Give the public keys that grants may be signed with."""
+        return {} if self._runs is None else self._runs.public_keys()
+
+    def ask(
+        self,
+        request: calls.Request,
+        *,
+        webhook: str,
+        agents: Collection[str],
+        registry: Registry,
+        answer: Callable[[calls.Reply], None],
+    ) -> None:
+        """Have a question about a run answered."""
+        if self._runs is None:
+            answer(calls.Failed(reason="this hub keeps no runs"))
+        else:
+            self._runs.ask(request, webhook=webhook, agents=agents, registry=registry, answer=answer)
+
+    def keys_changed(self) -> None:
+        """Send every sidecar the keys that grants may be signed with."""
+        for link in self._links.values():
+            link.wake()
 
     def join(self, link: SidecarLink) -> None:
         """Take in a link that said hello. Of two links of one writer, the newer one stays.
@@ -238,6 +289,7 @@ class Hub:
             withheld=self.withheld(),
             store_problem=self.intake.problem or self._journal.problem or self._access.problem,
             records_waiting=self.intake.waiting,
+            runs=None if self._runs is None else self._runs.kept,
             links=tuple(sorted(map(_link_status, self._links.values()), key=lambda link: (link.workload, link.writer))),
         )
 

@@ -7,12 +7,12 @@ from datetime import datetime
 import msgspec
 
 from fleetward.audit.query import utc
-from fleetward.audit.record import DecisionRecord, OutcomeRecord
+from fleetward.audit.record import DecisionRecord, OutcomeRecord, RunRecord
 from fleetward.stream import messages
 
 MAX_SEQ = 2**53 - 1
 
-_decode = msgspec.json.Decoder(DecisionRecord | OutcomeRecord).decode
+_decode = msgspec.json.Decoder(DecisionRecord | OutcomeRecord | RunRecord).decode
 
 
 class BadRecordsError(Exception):
@@ -76,11 +76,11 @@ class Lane:
 
     def _check(self, line: bytes, last: int) -> int:
         try:
-            record: DecisionRecord | OutcomeRecord = _decode(line)
+            record: DecisionRecord | OutcomeRecord | RunRecord = _decode(line)
             utc(datetime.fromisoformat(record.time))
         except (msgspec.MsgspecError, ValueError, OverflowError) as error:
             raise BadRecordsError(
-                f"after record {last} came what is not a record of a decision or outcome: {error}"
+                f"after record {last} came what is not a record of a decision, an outcome or a run: {error}"
             ) from None
         if b"\n" in line or b"\r" in line:
             raise BadRecordsError(f"record {record.id} is not one line")
@@ -88,10 +88,14 @@ class Lane:
             raise BadRecordsError(f"record {record.id} is not of the writer {self.writer} that opened the stream")
         if not last < record.seq <= MAX_SEQ:
             raise BadRecordsError(f"record {record.seq} came after record {last}; numbers go up, to at most {MAX_SEQ}")
-        if self.agents is not None and record.agent not in self.agents and record.decision != "Deny":
+        if self.agents is not None and record.agent not in self.agents and not _denies(record):
             raise ForeignAgentError(
                 record.agent,
                 f"record {record.id} allows something to agent {record.agent}, which workload {self.workload} does not"
                 " serve",
             )
         return record.seq
+
+
+def _denies(record: DecisionRecord | OutcomeRecord | RunRecord) -> bool:
+    return not isinstance(record, RunRecord) and record.decision == "Deny"

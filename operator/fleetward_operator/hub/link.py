@@ -8,8 +8,8 @@ import asyncio
 import contextlib
 import logging
 import random
-from collections import deque
-from collections.abc import Collection, Iterator, Sequence
+from collections import OrderedDict, deque
+from collections.abc import Callable, Collection, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
@@ -17,7 +17,9 @@ from aiohttp import WSMsgType, web
 
 from fleetward.audit.query import utc
 from fleetward.audit.store import StoreError
+from fleetward.registry.registry import Registry
 from fleetward.registry.slice import Slice
+from fleetward.run import calls
 from fleetward.stream import messages
 from fleetward_operator.hub.binding import Binding
 from fleetward_operator.hub.frames import ReconnectError, RefusedError, decode, end_in_words, receive_hello, words
@@ -33,6 +35,9 @@ SILENT_LEASES = 2
 
 GOODBYE_TIMEOUT = 1.0
 """Seconds for a sidecar to take a last message."""
+
+MAX_PRINCIPALS = 1000
+"""Agents above those of one sidecar that it is sent; the one not heard of for longest is let go, and may come back."""
 
 AGE_SPREAD = 0.1
 """Up to this part of a stream's greatest age is taken off at random, so that not all streams end together."""
@@ -62,6 +67,20 @@ class Center(Protocol):
 
     def leave(self, link: "SidecarLink") -> None:
         """Let a link go."""
+
+    def keys(self) -> dict[str, str]:
+        """Give the public keys that grants may be signed with."""
+
+    def ask(
+        self,
+        request: calls.Request,
+        *,
+        webhook: str,
+        agents: Collection[str],
+        registry: Registry,
+        answer: Callable[[calls.Reply], None],
+    ) -> None:
+        """Have a question about a run answered."""
 
     def applied(self, link: "SidecarLink") -> None:
         """Take note of what is in force at a link now."""
@@ -97,6 +116,11 @@ class SidecarLink:
         """The view for which the agents were looked up last."""
         self._renew: messages.Renew | None = None
         self._acknowledged = 0
+        self._replies: deque[messages.Reply] = deque()
+        self._keys: dict[str, str] = {}
+        """The keys that were sent."""
+        self.principals: OrderedDict[str, None] = OrderedDict()
+        """Agents that handed work down to those of the sidecar, the one heard of last at the end."""
         self._wake = asyncio.Event()
         self._end: asyncio.Future[RefusedError | ReconnectError] = asyncio.get_running_loop().create_future()
 
@@ -238,8 +262,39 @@ class SidecarLink:
                     await self._take([bytes(record) for record in records])
                 case messages.Applied(version=version):
                     self._take_applied(version)
+                case messages.Question(number=number, request=request):
+                    self._ask(number, request)
                 case messages.Hello():
                     raise RefusedError("Hello came a second time")
+
+    def _ask(self, number: int, request: calls.Request) -> None:
+        view = self._hub.view
+        if view is None:
+            self._reply(number, calls.Failed(reason="the hub has not read the resources yet"))
+            return
+        self._hub.ask(
+            request,
+            webhook=self.hello.writer,
+            agents=self.look_up_agents(view),
+            registry=view.registry,
+            answer=lambda reply: self._reply(number, reply),
+        )
+
+    def _reply(self, number: int, reply: calls.Reply) -> None:
+        self._know(reply)
+        self._replies.append(messages.Reply(number=number, reply=reply))
+        self._wake.set()
+
+    def _know(self, reply: calls.Reply) -> None:
+        """Have the sidecar sent whoever handed the work down: their policies count, and come before the reply."""
+        said = getattr(reply, "view", None)
+        for principal in () if said is None else said.path:
+            if principal not in self.principals:
+                self._seen = None
+            self.principals[principal] = None
+            self.principals.move_to_end(principal)
+        while len(self.principals) > MAX_PRINCIPALS:
+            self.principals.popitem(last=False)
 
     async def _take(self, lines: Sequence[bytes]) -> None:
         while True:
@@ -292,16 +347,21 @@ class SidecarLink:
             view = self._hub.view if self._hub.view is not self._seen else None
             if view is not None and (frame := self._change(view)):
                 yield frame
+            if (keys := self._hub.keys()) != self._keys:
+                self._keys = keys
+                yield messages.encode(messages.Keys(keys=keys))
             if renew is not None:
                 yield self._answer(renew)
             seq, self._acknowledged = self._acknowledged, 0
             if seq:
                 yield messages.encode(messages.Acknowledged(seq=seq))
-            if view is None and renew is None and not seq:
+            while self._replies and self._hub.view is self._seen:  # what a reply builds on goes first
+                yield messages.encode(self._replies.popleft())
+            if view is None and renew is None and not seq and not self._replies:
                 return
 
     def _change(self, view: View) -> bytes | None:
-        new = view.slice(self.look_up_agents(view))
+        new = view.slice(self.look_up_agents(view), self.principals)
         try:
             if self.sent is None and self._held is not None:
                 frame = view.resume(self._held, new)

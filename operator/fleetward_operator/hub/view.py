@@ -18,17 +18,17 @@ class View:
         self.registry = registry
         self.number = number
         """Counts what the hub published; a version may come back, a number does not."""
-        self._slices: dict[frozenset[str], Slice] = {}
+        self._slices: dict[tuple[frozenset[str], frozenset[str]], Slice] = {}
         self._digests: dict[tuple[str, str], str] = {}
         self._frames: OrderedDict[tuple[int, int], tuple[Slice | None, Slice, bytes]] = OrderedDict()
         """By the identities of the old and the new slice, which are kept alive beside the frame."""
         self._frames_bytes = 0
 
-    def slice(self, agents: Iterable[str]) -> Slice:
-        """Give the slice for these agents; the same object for the same agents."""
-        key = frozenset(agents)
+    def slice(self, agents: Iterable[str], principals: Iterable[str] = ()) -> Slice:
+        """Give the slice for these agents, and those that handed work down to them; the same object for the same."""
+        key = (frozenset(agents), frozenset(principals))
         if key not in self._slices:
-            self._slices[key] = self.registry.cut(key)
+            self._slices[key] = self.registry.cut(*key)
         return self._slices[key]
 
     def frame(self, old: Slice | None, new: Slice) -> bytes | None:

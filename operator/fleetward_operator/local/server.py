@@ -12,11 +12,15 @@ from pathlib import Path
 
 from fleetward.audit.forward import Forwarder
 from fleetward.audit.store import Store, StoreError
+from fleetward.delegation.keys import KeyRingError
 from fleetward.registry.registry import Registry
 from fleetward.resources.finding import Finding
+from fleetward.run.journal import JournalError, RunStore
 from fleetward.stream.address import MAX_SOCKET_PATH_BYTES
 from fleetward_operator.hub.binding import WorkloadBinding
+from fleetward_operator.hub.grantkeys import FileKeys
 from fleetward_operator.hub.hub import DEFAULT_TTL, Hub
+from fleetward_operator.hub.runs import Runs
 from fleetward_operator.hub.server import HubServer
 from fleetward_operator.local.groups import at_most, pod_groups
 from fleetward_operator.local.source import FolderSource, Reading
@@ -94,6 +98,7 @@ class LocalServer:
             stack.enter_context(_owned(settings.data))
             store = stack.enter_context(contextlib.closing(_open_store(settings.data)))
             forwarder = await stack.enter_async_context(Forwarder(store, settings.data / "sinks"))
+            runs = await stack.enter_async_context(_open_runs(settings.data))
             hub = await stack.enter_async_context(
                 Hub(
                     store,
@@ -101,8 +106,10 @@ class LocalServer:
                     ttl=settings.lease_seconds,
                     view_is_live=lambda: source.age_seconds() < VIEW_BOUND_SECONDS,
                     committed=forwarder.wake,
+                    runs=runs,
                 )
             )
+            runs.keys_changed = hub.keys_changed
             hub.publish(first.registry)
             await forwarder.set_sinks(first.registry.sinks)
             server = await stack.enter_async_context(_listening(hub, settings.hub or _socket(settings.data)))
@@ -110,17 +117,23 @@ class LocalServer:
                 Supervisor(hub=server.address, spools=settings.data / "spool", port=settings.port)
             )
             await supervisor.run(list(self._groups(first.registry)))
+            published = asyncio.Event()
+            # From the start on: a folder that nobody looks at for a while, as webhooks start, gives no authority.
+            following = asyncio.create_task(self._follow(source, hub, published, stop))
+            stack.push_async_callback(_ended, following)
             if not await _before(stop, supervisor.ready()):
                 return
             self._ready(self._say_ready(server.address, supervisor, first.registry))
-            published = asyncio.Event()
             adjusting = asyncio.create_task(self._adjust(hub, forwarder, supervisor, published, stop))
-            async for reading in source.readings(stop):
-                hub.publish(reading.registry)
-                published.set()
-                self._changed(reading)
+            await following
             published.set()
             await adjusting
+
+    async def _follow(self, source: FolderSource, hub: Hub, published: asyncio.Event, stop: asyncio.Event) -> None:
+        async for reading in source.readings(stop):
+            hub.publish(reading.registry)
+            published.set()
+            self._changed(reading)
 
     async def _adjust(
         self, hub: Hub, forwarder: Forwarder, supervisor: Supervisor, published: asyncio.Event, stop: asyncio.Event
@@ -149,6 +162,11 @@ class LocalServer:
             for name, webhook in supervisor.webhooks.items()
         )
         return Ready(tuple(served), hub, self._settings.data, registry)
+
+
+async def _ended(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
 
 
 async def _before(stop: asyncio.Event, work: Coroutine[None, None, None]) -> bool:
@@ -189,6 +207,18 @@ def _open_store(data: Path) -> Store:
         return Store.open(data / "audit.db")
     except StoreError as error:
         raise ServeError(str(error)) from None
+
+
+@contextlib.asynccontextmanager
+async def _open_runs(data: Path) -> AsyncIterator[Runs]:
+    try:
+        keys = FileKeys(data / "grant-keys.json")
+        store = RunStore.open(data / "runs.db")
+    except (JournalError, KeyRingError, OSError) as error:
+        raise ServeError(str(error)) from None
+    with contextlib.closing(store):
+        async with Runs(store, keys) as runs:
+            yield runs
 
 
 @contextlib.asynccontextmanager

@@ -22,6 +22,9 @@ STOP_SECONDS = 5.0
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 5.0
 
+_FIRST_LOOK, _LONGEST_LOOK = 0.02, 0.5
+"""Seconds between looks at a webhook that is not ready yet: many of them, asked often, would keep the hub from its work."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -158,6 +161,7 @@ class Supervisor:
             return
         webhook.listen = msgspec.json.decode(line, type=_Listening).address
         self._addresses[webhook.workload] = webhook.listen
+        pause = _FIRST_LOOK
         async with aiohttp.ClientSession() as session:
             while True:
                 with contextlib.suppress(aiohttp.ClientError, TimeoutError):
@@ -165,7 +169,8 @@ class Supervisor:
                         if answer.status == 200:
                             webhook.ready.set()
                             return
-                await asyncio.sleep(0.02)
+                await asyncio.sleep(pause)
+                pause = min(2 * pause, _LONGEST_LOOK)
 
     async def _stop(self, webhook: Webhook) -> None:
         webhook.stopping = True

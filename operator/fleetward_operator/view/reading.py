@@ -46,7 +46,7 @@ def stand_in(kind: str, body: Mapping[str, Any], resource: Resource | None) -> R
     if it were not there: an agent that is not known may do nothing.
     """
     if isinstance(resource, AgentPolicy | ClusterAgentPolicy):
-        bad = {path[2] for path, _ in check_resource(resource)}  # each is ("spec", "rules", number, "when")
+        bad = {path[2] for path, _ in check_resource(resource)}  # each is ("spec", "rules", number, ...)
         rules = [
             rule.model_copy(update={"when": ALWAYS_ERRS}) if number in bad else rule
             for number, rule in enumerate(resource.spec.rules)

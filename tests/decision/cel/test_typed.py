@@ -20,6 +20,7 @@ SAMPLES = {
     "dyn": "{}.x == 1",
     "Estimate": "{}.records > 1",
     "Actual": "{}.durationMs > 1",
+    "Amounts": "{}.records > 1",
 }
 
 

@@ -1,5 +1,6 @@
 """A Kubernetes control plane of one's own: etcd, API server, controller manager and scheduler as local processes."""
 
+import asyncio
 import json
 import os
 import random
@@ -223,8 +224,24 @@ async def connected(kubeconfig_file: Path) -> AsyncIterator[client.ApiClient]:
     """Give a client for a kubeconfig, closed in the end."""
     configuration = client.Configuration()
     await config.load_kube_config(str(kubeconfig_file), client_configuration=configuration, persist_config=False)
-    async with client.ApiClient(configuration) as api:
-        yield api
+    try:
+        async with client.ApiClient(configuration) as api:
+            yield api
+    finally:
+        await _let_go()
+
+
+async def _let_go() -> None:
+    """Give the loop a moment to close what was cancelled while it was being connected: its socket is open until then.
+
+    Else whichever test runs when the garbage is collected fails by its ResourceWarning.
+    """
+    loop = asyncio.get_running_loop()
+    watched = getattr(loop, "_selector", None)
+    for _ in range(100):
+        if watched is None or len(watched.get_map()) <= 1:  # its own waker is the one
+            return
+        await asyncio.sleep(0.005)
 
 
 def free_ports(count: int) -> list[int]:

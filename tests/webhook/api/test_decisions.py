@@ -31,13 +31,15 @@ def test_says_what_the_rules_say(webhook: Webhook, name: str, decision: str, rul
 
 
 def test_the_record_is_on_file_when_the_answer_is_there_and_says_the_same(webhook: Webhook) -> None:
+    mandate = {"requester": "ana", "purpose": "ticket 7"}
+    run = webhook.call("POST", "/v1/runs", {"agent": AGENT, "mandate": mandate})[2]["run"]
     status, _, answer = webhook.call(
         "POST",
         "/v1/decisions",
         {
             "agent": AGENT,
             "action": {"kind": "ModelCall", "name": "crm.ask", "riskTags": ["pii"], "arguments": {"q": "\u00e9"}},
-            "run": "run-1",
+            "run": run,
             "parent": "p-1",
             "traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
         },
@@ -48,7 +50,7 @@ def test_the_record_is_on_file_when_the_answer_is_there_and_says_the_same(webhoo
     assert isinstance(record, DecisionRecord)
     assert (record.id, record.decision, record.reason) == (answer["id"], answer["decision"], answer["reason"])
     assert record.id == f"{record.writer}-{record.seq}"
-    assert (record.agent, record.run, record.parent) == (AGENT, "run-1", "p-1")
+    assert (record.agent, record.run, record.parent) == (AGENT, run, "p-1")
     assert record.traceparent == "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
     assert (record.action.kind, record.action.name, record.action.trusted.target) == ("ModelCall", "crm.ask", "crm")
     assert record.action.declared is not None

@@ -8,6 +8,7 @@ import asyncio
 import logging
 import os
 import socket
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Protocol, cast
 
@@ -27,6 +28,8 @@ from fleetward_webhook.sidecar.service import Service
 
 DECISIONS = "/v1/decisions"
 OUTCOME = "/outcome"
+RUNS = "/v1/runs"
+CLOSE = "/close"
 SHUTDOWN_SECONDS = 5.0
 """How long requests under way may take once the webhook is told to stop."""
 
@@ -57,11 +60,15 @@ class Api:
         self._description: bytes | None = None
         self._routes: dict[str, dict[str, Handler]] = {
             DECISIONS: {"POST": self._decide},
+            "/v1/runs": {"POST": self._answering(service.open_run, limits.decision_bytes)},
+            "/v1/plans": {"POST": self._answering(service.plan, limits.plan_bytes)},
+            "/v1/delegations": {"POST": self._answering(service.delegate, limits.decision_bytes)},
             "/v1/agents": {"GET": self._agents},
             **health.routes,
             "/openapi.json": {"GET": self._openapi},
         }
         self._outcome_route: dict[str, Handler] = {"POST": self._review}
+        self._close_route: dict[str, Handler] = {"POST": self._close_run}
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answer a request, with a problem where it comes to that."""
@@ -93,6 +100,8 @@ class Api:
     def _find(self, path: str) -> dict[str, Handler]:
         if path.startswith(DECISIONS + "/") and path.endswith(OUTCOME) and _decision_id(path):
             return self._outcome_route
+        if path.startswith(RUNS + "/") and path.endswith(CLOSE) and _run_id(path):
+            return self._close_route
         if (route := self._routes.get(path)) is not None:  # a query was attached
             return route
         raise Problem(Kind.UNKNOWN_PATH, f"found {path[:200]!r}; GET /openapi.json lists what there is")
@@ -106,6 +115,18 @@ class Api:
         limits = self._limits
         body = await read_body(request, limits.outcome_bytes, limits.body_seconds)
         return _json(request, await self._service.review(_decision_id(request.path), body))
+
+    def _answering(self, answer: Callable[[bytes], Awaitable[bytes]], most: int) -> Handler:
+        """Give the handler of requests whose bodies, of at most so many bytes, `answer` answers."""
+
+        async def handle(request: web.BaseRequest) -> web.StreamResponse:
+            return _json(request, await answer(await read_body(request, most, self._limits.body_seconds)))
+
+        return handle
+
+    async def _close_run(self, request: web.BaseRequest) -> web.StreamResponse:
+        body = await read_body(request, self._limits.decision_bytes, self._limits.body_seconds)
+        return _json(request, await self._service.close_run(_run_id(request.path), body))
 
     async def _agents(self, _: web.BaseRequest) -> web.Response:
         return web.Response(body=_encode(agents.describe(self._service.engine)), headers=_JSON)
@@ -221,6 +242,11 @@ def _raw_response(response: web.Response) -> bytes:
 
 def _decision_id(path: str) -> str:
     found = path[len(DECISIONS) + 1 : -len(OUTCOME)]
+    return "" if "/" in found else found
+
+
+def _run_id(path: str) -> str:
+    found = path[len(RUNS) + 1 : -len(CLOSE)]
     return "" if "/" in found else found
 
 

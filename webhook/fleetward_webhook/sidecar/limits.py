@@ -17,6 +17,7 @@ class Limits:
     """The bounds of the API: sizes in bytes, times in seconds."""
 
     decision_bytes: int = 256 * 2**10
+    plan_bytes: int = 2 * 2**20
     outcome_bytes: int = 2**20
     body_seconds: float = 10.0
     """How long a body may take to arrive once its headers are there."""

@@ -21,6 +21,7 @@ from fleetward.stream.address import Address, parse_address
 from fleetward_webhook.sidecar.authority import Authority
 from fleetward_webhook.sidecar.credentials import Credentials, CredentialsError
 from fleetward_webhook.sidecar.handover import Handover, RecordSpool
+from fleetward_webhook.sidecar.questions import Questions
 
 RENEWALS_A_LEASE = 3
 """A lease is renewed this many times before it would lapse, so that one lost moment costs nothing."""
@@ -91,6 +92,8 @@ class Link:
         self._authority = authority
         self._credentials = credentials
         self._slice: Slice | None = None
+        self.questions = Questions()
+        """About runs, to the hub."""
         self._ttl = FIRST_TTL
         self._connected = False
         self._heard = 0.0
@@ -198,7 +201,13 @@ class Link:
             await _send(ws, self._hello())
             self._connected = True
             self._heard = self._authority.now()
-            works = (self._receive(ws), self._watch(), self._renew(ws), self._hand_over_records(ws))
+            works = (
+                self._receive(ws),
+                self._watch(),
+                self._renew(ws),
+                self._hand_over_records(ws),
+                self._ask(ws),
+            )
             tasks = [asyncio.create_task(work) for work in works]
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             # Of several that ended, the reader knows best why.
@@ -207,6 +216,7 @@ class Link:
                     task.result()
         finally:
             self._connected = False
+            self.questions.unanswered(f"the connection to {self._address} ended")
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
@@ -258,6 +268,8 @@ class Link:
                 self._problem = f"the hub withholds authority: {reason}"
             case messages.Acknowledged(seq=seq):
                 self._handover.acknowledged(seq)
+            case messages.Reply() | messages.Keys():
+                self.questions.take(message)
             case messages.Refused(reason=reason):
                 raise _RefusedError(f"the hub refuses this sidecar: {reason}")
             case messages.Reconnect(reason=reason):
@@ -297,6 +309,11 @@ class Link:
             await _send(ws, messages.Renew(token=self._authority.now(), spooled=self._spool.next_seq - 1))
             pause = self._ttl / RENEWALS_A_LEASE
             await asyncio.sleep(pause if self._authority.live() else min(pause, RENEW_EAGERLY))
+
+    async def _ask(self, ws: aiohttp.ClientWebSocketResponse) -> None:
+        async with contextlib.aclosing(self.questions.frames()) as frames:
+            async for frame in frames:
+                await _send(ws, frame)
 
     async def _hand_over_records(self, ws: aiohttp.ClientWebSocketResponse) -> None:
         async with contextlib.aclosing(self._handover.batches()) as batches:

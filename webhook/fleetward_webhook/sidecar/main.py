@@ -77,7 +77,7 @@ async def _serve(settings: Settings, spool: Spool, stopping: asyncio.Event) -> N
             authority=authority,
             credentials=settings.credentials,
         )
-        service.wake = link.wake
+        service.connect(link.wake, link.questions)
         server = Server(Api(service, metrics, settings.limits), settings.limits)
         address = await _listen(server, settings.listen)
         health: Server | None = None

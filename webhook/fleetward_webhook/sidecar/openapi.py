@@ -5,27 +5,14 @@ from typing import Any
 import msgspec
 
 from fleetward import __version__
-from fleetward.decision.action import MAX_COUNT, Answer, DecisionRequest, OutcomeRequest
+from fleetward.decision.action import Answer, DecisionRequest, OutcomeRequest
 from fleetward.decision.canonical import MAX_DEPTH
+from fleetward.registry.text import MAX_COUNT
+from fleetward_webhook.sidecar import openapi_parts as parts
+from fleetward_webhook.sidecar import openapi_runs
 from fleetward_webhook.sidecar.agents import AgentsView
 from fleetward_webhook.sidecar.limits import Limits
-from fleetward_webhook.sidecar.problem import MEDIA_TYPE, Kind, ProblemDetails
-
-_REF = "#/components/schemas/"
-
-_ALWAYS = (
-    Kind.MALFORMED_HTTP,
-    Kind.ORIGIN_REFUSED,
-    Kind.METHOD_NOT_ALLOWED,
-    Kind.HOST_REFUSED,
-    Kind.RATE_LIMITED,
-    Kind.TOO_MANY_CONNECTIONS,
-    Kind.HEADERS_TOO_LARGE,
-    Kind.INTERNAL,
-)
-_WITH_BODY = (Kind.INVALID_REQUEST, Kind.SLOW_BODY, Kind.BODY_TOO_LARGE, Kind.CONTENT_TYPE)
-_UNABLE = (Kind.NO_SNAPSHOT, Kind.NO_AUTHORITY, Kind.SPOOL_UNAVAILABLE)
-_OUTCOME = (Kind.UNKNOWN_PATH, Kind.UNKNOWN_DECISION, Kind.ACTION_NOT_ALLOWED, Kind.OUTCOME_CONFLICT)
+from fleetward_webhook.sidecar.problem import Kind, ProblemDetails
 
 _ABOUT = f"""\
 Asked before an agent acts, on loopback only. A decision is a 200 whatever it says; whatever is not a 200 with decision
@@ -58,7 +45,6 @@ _DECISION_REQUEST = {
         "estimate": {"calls": 1, "records": 20},
         "arguments": {"segment": "trial", "limit": 500},
     },
-    "run": "weekly-report-41",
 }
 _ANSWER = {
     "id": "k3f5q2m7ab4xwz6n-812",
@@ -100,26 +86,27 @@ def _document(limits: Limits) -> dict[str, Any]:
         "paths": {
             "/v1/decisions": {"post": _decide(limits)},
             "/v1/decisions/{id}/outcome": {"post": _outcome(limits)},
+            **openapi_runs.paths(limits),
             "/v1/agents": {
-                "get": _operation(
-                    "listAgents", "What are the agents here, and what concerns them?", {"200": _json("AgentsView")}
+                "get": parts.operation(
+                    "listAgents", "What are the agents here, and what concerns them?", {"200": parts.json("AgentsView")}
                 )
             },
-            "/healthz": {"get": _operation("healthz", "Is the process alive?", {"200": _text("It is.")})},
+            "/healthz": {"get": parts.operation("healthz", "Is the process alive?", {"200": parts.text("It is.")})},
             "/readyz": {
-                "get": _operation(
+                "get": parts.operation(
                     "readyz",
                     "Does the webhook decide: does it have policies and a live authority lease?",
-                    {"200": _text("It does.")},
+                    {"200": parts.text("It does.")},
                     (Kind.NO_SNAPSHOT, Kind.NO_AUTHORITY),
                 )
             },
-            "/metrics": {"get": _operation("metrics", "Prometheus metrics.", {"200": _text("The metrics.")})},
+            "/metrics": {"get": parts.operation("metrics", "Prometheus metrics.", {"200": parts.text("The metrics.")})},
             "/openapi.json": {
-                "get": _operation(
+                "get": parts.operation(
                     "openapi",
                     "This description.",
-                    {"200": _content("This description.", "application/json", {"type": "object"})},
+                    {"200": parts.content("This description.", "application/json", {"type": "object"})},
                 )
             },
         },
@@ -128,13 +115,13 @@ def _document(limits: Limits) -> dict[str, Any]:
 
 
 def _decide(limits: Limits) -> dict[str, Any]:
-    operation = _operation(
+    operation = parts.operation(
         "decide",
         "May this agent do this?",
-        {"200": _json("Answer", _ANSWER)},
-        (*_WITH_BODY, *_UNABLE),
+        {"200": parts.json("Answer", _ANSWER)},
+        (*parts.WITH_BODY, *parts.UNABLE),
     )
-    operation["requestBody"] = _body("DecisionRequest", limits.decision_bytes, _DECISION_REQUEST)
+    operation["requestBody"] = parts.body("DecisionRequest", limits.decision_bytes, _DECISION_REQUEST)
     operation["responses"]["200"]["links"] = {
         "outcome": {
             "operationId": "reportOutcome",
@@ -146,11 +133,11 @@ def _decide(limits: Limits) -> dict[str, Any]:
 
 
 def _outcome(limits: Limits) -> dict[str, Any]:
-    operation = _operation(
+    operation = parts.operation(
         "reportOutcome",
         "It goes on, or it ended: may it go on, may its result be used?",
-        {"200": _json("Answer", _OUTCOME_ANSWER)},
-        (*_WITH_BODY, *_OUTCOME, *_UNABLE),
+        {"200": parts.json("Answer", _OUTCOME_ANSWER)},
+        (*parts.WITH_BODY, *parts.OUTCOME, *parts.UNABLE),
     )
     operation["description"] = _ABOUT_OUTCOMES
     operation["parameters"] = [
@@ -163,72 +150,17 @@ def _outcome(limits: Limits) -> dict[str, Any]:
             "example": _ANSWER["id"],
         }
     ]
-    operation["requestBody"] = _body("OutcomeRequest", limits.outcome_bytes, _OUTCOME_REQUEST)
+    operation["requestBody"] = parts.body("OutcomeRequest", limits.outcome_bytes, _OUTCOME_REQUEST)
     return operation
-
-
-def _operation(
-    operation_id: str, summary: str, answers: dict[str, Any], problems: tuple[Kind, ...] = ()
-) -> dict[str, Any]:
-    return {"operationId": operation_id, "summary": summary, "responses": answers | _problems(*_ALWAYS, *problems)}
-
-
-def _problems(*kinds: Kind) -> dict[str, Any]:
-    """Describe the problems of an operation, one response a status."""
-    responses: dict[str, Any] = {}
-    for status in sorted({kind.status for kind in kinds}):
-        of_status = [kind for kind in kinds if kind.status == status]
-        schema = {
-            "allOf": [
-                {"$ref": f"{_REF}ProblemDetails"},
-                {"properties": {"type": {"enum": [kind.urn for kind in of_status]}, "status": {"const": status}}},
-            ]
-        }
-        response = _content("; or ".join(kind.title for kind in of_status), MEDIA_TYPE, schema)
-        if status in (429, 503):
-            response["headers"] = {
-                "Retry-After": {
-                    "description": "Seconds after which to try again",
-                    "schema": {"type": "integer", "minimum": 1},
-                }
-            }
-        if status == 405:
-            response["headers"] = {"Allow": {"description": "The methods the path knows", "schema": {"type": "string"}}}
-        responses[str(status)] = response
-    return responses
-
-
-def _body(schema: str, limit: int, example: dict[str, Any]) -> dict[str, Any]:
-    return {
-        "required": True,
-        "description": f"At most {limit} bytes",
-        "content": {"application/json": {"schema": {"$ref": _REF + schema}, "example": example}},
-    }
-
-
-def _json(schema: str, example: dict[str, Any] | None = None) -> dict[str, Any]:
-    return _content(schema, "application/json", {"$ref": _REF + schema}, example)
-
-
-def _text(description: str) -> dict[str, Any]:
-    return _content(description, "text/plain", {"type": "string"})
-
-
-def _content(
-    description: str, media_type: str, schema: dict[str, Any], example: dict[str, Any] | None = None
-) -> dict[str, Any]:
-    media: dict[str, Any] = {"schema": schema}
-    if example is not None:
-        media["example"] = example
-    return {"description": description, "content": {media_type: media}}
 
 
 def _schemas() -> dict[str, Any]:
     _, schemas = msgspec.json.schema_components(
-        [DecisionRequest, OutcomeRequest, Answer, AgentsView, ProblemDetails], ref_template=_REF + "{name}"
+        [DecisionRequest, OutcomeRequest, Answer, AgentsView, ProblemDetails, *openapi_runs.BODIES],
+        ref_template=parts.REF + "{name}",
     )
     # What arguments and results may hold is checked when their digest is made, so the types alone do not show it.
-    value = {"$ref": _REF + "JsonValue"}
+    value = {"$ref": parts.REF + "JsonValue"}
     schemas["JsonValue"] = {
         "title": "JsonValue",
         "description": "Any JSON whose numbers every reader keeps exact.",

@@ -13,6 +13,7 @@ import msgspec
 
 from fleetward.decision.action import Action, OutcomeRequest
 from fleetward.decision.evaluation import OpenDecision
+from fleetward.decision.situation import ALONE, Situation
 from fleetward.registry.slice import Decision, Obligation
 
 MAX_DECISIONS = 10_000
@@ -46,6 +47,9 @@ class _Opened(msgspec.Struct, frozen=True, array_like=True):
     obligations: tuple[Obligation, ...]
     expected_digest: str | None
     run: str | None
+    situation: Situation = ALONE
+    cleanses: tuple[str, ...] = ()
+    reservation: int | None = None
 
 
 class _Entry(msgspec.Struct, frozen=True, array_like=True):
@@ -132,7 +136,16 @@ class OpenDecisions:
 
 
 def _compact(opened: OpenDecision) -> _Opened:
-    return _Opened(opened.agent, opened.action, opened.obligations, opened.expected_digest, opened.run)
+    return _Opened(
+        opened.agent,
+        opened.action,
+        opened.obligations,
+        opened.expected_digest,
+        opened.run,
+        opened.situation,
+        opened.cleanses,
+        opened.reservation,
+    )
 
 
 def _restore(kept: _Opened, decision_id: str) -> OpenDecision:
@@ -143,6 +156,9 @@ def _restore(kept: _Opened, decision_id: str) -> OpenDecision:
         obligations=kept.obligations,
         expected_digest=kept.expected_digest,
         run=kept.run,
+        situation=kept.situation,
+        cleanses=kept.cleanses,
+        reservation=kept.reservation,
     )
 
 

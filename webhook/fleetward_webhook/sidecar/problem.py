@@ -22,6 +22,7 @@ class Kind(Enum):
     METHOD_NOT_ALLOWED = ("method-not-allowed", 405, "The path does not know this method")
     SLOW_BODY = ("slow-body", 408, "The request body did not arrive in time")
     ACTION_NOT_ALLOWED = ("action-not-allowed", 409, "The decision did not allow the action")
+    RUN_REFUSED = ("run-refused", 409, "The run cannot be opened, closed or gone on with")
     OUTCOME_CONFLICT = ("outcome-conflict", 409, "Another outcome was reported already")
     BODY_TOO_LARGE = ("body-too-large", 413, "The request body is too large")
     CONTENT_TYPE = ("content-type", 415, "The request body must be plain application/json")
@@ -32,6 +33,7 @@ class Kind(Enum):
     INTERNAL = ("internal", 500, "The webhook failed; the action is denied")
     NO_SNAPSHOT = ("no-snapshot", 503, "The policies have not arrived yet; the action is denied")
     NO_AUTHORITY = ("no-authority", 503, "The webhook may not decide at present; the action is denied")
+    NO_HUB = ("no-hub", 503, "The hub, which keeps the runs, cannot be asked; the action is denied")
     SPOOL_UNAVAILABLE = ("spool-unavailable", 503, "The decision cannot be recorded; the action is denied")
 
     def __init__(self, slug: str, status: int, title: str) -> None:

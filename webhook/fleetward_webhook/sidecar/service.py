@@ -5,30 +5,30 @@ Nothing here waits for anything but the disk, and for that only where a rule ask
 
 import re
 from collections.abc import Callable
-from time import gmtime, perf_counter, strftime, time_ns
+from time import perf_counter
 
 import msgspec
 from msgspec import UNSET
 
-from fleetward.audit import record
-from fleetward.audit.record import DecisionRecord, OutcomeRecord
-from fleetward.audit.spool import Spool, SpoolError
-from fleetward.decision.action import Answer, OutcomeRequest
+from fleetward.audit.spool import Spool
+from fleetward.decision.action import Answer, DecisionRequest, OutcomeRequest
 from fleetward.decision.canonical import CanonicalError, digest
 from fleetward.decision.engine import Engine
 from fleetward.decision.evaluation import Evaluation, OpenDecision
 from fleetward.decision.judgement import Judgement
-from fleetward.decision.request import RequestError, parse_outcome, parse_request
+from fleetward.decision.request import RequestError, parse, parse_outcome, parse_request
 from fleetward.registry.slice import Slice
+from fleetward.run.api import CloseRequest, DelegationRequest, PlanRequest, RunRequest
 from fleetward_webhook.sidecar import memory
 from fleetward_webhook.sidecar.authority import Authority
 from fleetward_webhook.sidecar.commit import GroupCommit
 from fleetward_webhook.sidecar.metrics import Gauges, Metrics
 from fleetward_webhook.sidecar.outcomes import Final, OpenDecisions, Remembered, fingerprint
 from fleetward_webhook.sidecar.problem import Kind, Problem
-
-RETRY_SECONDS = 1
-"""What Retry-After says where the webhook itself cannot decide: leases and disks come back soon, if at all."""
+from fleetward_webhook.sidecar.questions import Questions
+from fleetward_webhook.sidecar.recording import RETRY_SECONDS, Recorder
+from fleetward_webhook.sidecar.rundesk import RunDesk
+from fleetward_webhook.sidecar.runs import Runs
 
 _NUMBER = re.compile(r"[1-9][0-9]{0,15}")
 _encode = msgspec.json.Encoder().encode
@@ -47,15 +47,20 @@ class Service:
         open_decisions: OpenDecisions | None = None,
     ) -> None:
         self.engine = Engine(Slice(version=""))
-        self.wake: Callable[[], None] = _nothing
-        """Called after each record."""
+        self._recorder = Recorder(spool, commit)
         self._spool = spool
         self._authority = authority
-        self._commit = commit
+        self.connect(self._recorder.wake, Questions())
         self._metrics = metrics
         self._open = OpenDecisions() if open_decisions is None else open_decisions
         self._has_snapshot = False
         metrics.watch(self._gauges, lambda: self.engine.slice.version)
+
+    def connect(self, wake: Callable[[], None], questions: Questions) -> None:
+        """Say whom to tell of each record, and who asks the hub about runs."""
+        self._recorder.wake = wake
+        self.desk = RunDesk(self, self._recorder, questions)
+        self.runs = Runs(self, self._recorder, questions)
 
     def apply(self, slice_: Slice) -> None:
         """Decide by `slice_` from now on."""
@@ -80,36 +85,78 @@ class Service:
         try:
             request = parse_request(body)
             parsed = perf_counter()
-            problem = None if self._has_snapshot and self._authority.live() else self.not_ready()
-            if problem is None:
+            if not (self._has_snapshot and self._authority.live()):
+                self.deny_unready(request)
+            if request.run is None and request.grant is None:
                 evaluation = self.engine.decide(request)
             else:
-                agent = self.engine.agent_of(request) if self._has_snapshot else ""
-                if agent not in self.engine.slice.items.agents:
-                    raise problem
-                evaluation = self.engine.deny(request, agent, problem.detail)
+                evaluation = await self.desk.decide(request)
         except RequestError as error:
-            raise _invalid(error) from None
-        seq, answer = self._record_decision(evaluation, round((perf_counter() - parsed) * 1e6))
-        if problem is not None:
-            raise problem
-        decision = evaluation.judgement.decision
-        self._open.add(seq, decision, evaluation.open(answer.id) if evaluation.allowed else None)
-        if evaluation.judgement.durable:
-            await self._synced(seq)
+            raise invalid(error) from None
+        answer = await self._record(evaluation, parsed)
         encoded = _encode(answer)
-        self._metrics.decided(decision, request.action.kind, perf_counter() - started)
+        self._metrics.decided(answer.decision, request.action.kind, perf_counter() - started)
         return encoded
+
+    async def plan(self, body: bytes) -> bytes:
+        """Answer `POST /v1/plans`. Raises Problem."""
+        started = perf_counter()
+        try:
+            evaluation = await self.desk.plan(parse(body, PlanRequest))
+        except RequestError as error:
+            raise invalid(error) from None
+        answer = await self._record(evaluation, started)
+        self._metrics.decided(answer.decision, "Plan", perf_counter() - started)
+        return _encode(answer)
+
+    async def delegate(self, body: bytes) -> bytes:
+        """Answer `POST /v1/delegations`. Raises Problem."""
+        started = perf_counter()
+        try:
+            evaluation, proposed = await self.desk.delegate(parse(body, DelegationRequest))
+        except RequestError as error:
+            raise invalid(error) from None
+        answer = await self._record(evaluation, started)
+        if proposed is not None:
+            answer = msgspec.structs.replace(answer, grant=await self.desk.issue(proposed, answer.id))
+        self._metrics.decided(answer.decision, "Delegation", perf_counter() - started)
+        return _encode(answer)
+
+    async def open_run(self, body: bytes) -> bytes:
+        """Answer `POST /v1/runs`. Raises Problem."""
+        try:
+            return _encode(await self.runs.open(parse(body, RunRequest)))
+        except RequestError as error:
+            raise invalid(error) from None
+
+    async def close_run(self, run: str, body: bytes) -> bytes:
+        """Answer `POST /v1/runs/{run}/close`. Raises Problem."""
+        try:
+            return _encode(await self.runs.close(run, parse(body, CloseRequest)))
+        except RequestError as error:
+            raise invalid(error) from None
+
+    async def _record(self, evaluation: Evaluation, started: float) -> Answer:
+        """Write a decision down, and remember it until its outcome comes. Raises Problem."""
+        seq, answer = self._recorder.decision(evaluation, round((perf_counter() - started) * 1e6))
+        self._open.add(seq, answer.decision, evaluation.open(answer.id) if evaluation.allowed else None)
+        if evaluation.judgement.durable:
+            await self._recorder.synced(seq)
+        return answer
+
+    def deny_unready(self, request: DecisionRequest) -> None:
+        """Record that nothing can be decided now, where that is so. Raises the Problem then; and RequestError."""
+        problem = self.not_ready()
+        if problem is None:
+            return
+        agent = self.engine.agent_of(request) if self._has_snapshot else ""
+        if agent in self.engine.slice.items.agents:
+            self._recorder.decision(self.engine.deny(request, agent, problem.detail), 0)
+        raise problem
 
     async def review(self, decision_id: str, body: bytes) -> bytes:
         """Answer `POST /v1/decisions/{id}/outcome`. Raises Problem."""
-        try:
-            outcome = parse_outcome(body)
-            result_digest = None if outcome.result is UNSET else digest(outcome.result, "result", big_integers=True)
-        except RequestError as error:
-            raise _invalid(error) from None
-        except CanonicalError as error:
-            raise Problem(Kind.INVALID_REQUEST, str(error), field=error.path) from None
+        outcome, result_digest = _read_outcome(body)
         number, (decision, opened, final) = self._find(decision_id)
         if final is not None:
             return await self._repeat(final, outcome)
@@ -122,6 +169,11 @@ class Service:
             self._record_outcome(opened, outcome, Judgement("Deny", problem.detail), result_digest)
             raise problem
         judgement = self.engine.review(opened, outcome)
+        if opened.reservation is not None and (unknown := await self.desk.learn(opened, outcome, judgement)):
+            self._record_outcome(opened, outcome, judgement.refused(unknown.detail), result_digest)
+            raise unknown
+        if (final := self._find(decision_id)[1].final) is not None:  # another one came while the hub was asked
+            return await self._repeat(final, outcome)
         seq, answer = self._record_outcome(opened, outcome, judgement, result_digest)
         encoded = _encode(answer)
         if _is_final(outcome, judgement):
@@ -130,8 +182,14 @@ class Service:
             self._open.owes(number, opened)
         self._metrics.judged(judgement.decision, outcome.status)
         if judgement.durable:
-            await self._synced(seq)
+            await self._recorder.synced(seq)
         return encoded
+
+    def _record_outcome(
+        self, opened: OpenDecision, outcome: OutcomeRequest, judgement: Judgement, result_digest: str | None
+    ) -> tuple[int, Answer]:
+        version = self.engine.slice.version
+        return self._recorder.outcome(opened, outcome, judgement, result_digest=result_digest, registry_version=version)
 
     def _find(self, decision_id: str) -> tuple[int, Remembered]:
         writer, _, digits = decision_id.rpartition("-")
@@ -149,93 +207,8 @@ class Service:
         if fingerprint(outcome) != final.fingerprint:
             raise Problem(Kind.OUTCOME_CONFLICT, "the first final outcome stands; this one differs from it")
         if final.durable:
-            await self._synced(final.seq)
+            await self._recorder.synced(final.seq)
         return final.answer
-
-    async def _synced(self, seq: int) -> None:
-        try:
-            await self._commit.synced(seq)
-        except SpoolError as error:
-            raise _unrecorded(error) from None
-
-    def _record_decision(self, evaluation: Evaluation, micros: int) -> tuple[int, Answer]:
-        spool = self._spool
-        seq, writer = spool.next_seq, spool.writer
-        request = evaluation.request
-        answer = evaluation.answer(f"{writer}-{seq}")
-        self._append(
-            DecisionRecord(
-                id=answer.id,
-                writer=writer,
-                seq=seq,
-                time=_now(),
-                agent=evaluation.agent,
-                action=evaluation.recorded_action(),
-                decision=answer.decision,
-                reason=answer.reason,
-                rules=answer.rules,
-                obligations=answer.obligations,
-                retry_after_seconds=answer.retry_after_seconds,
-                mode=answer.mode,
-                advice=answer.advice,
-                run=request.run,
-                parent=request.parent,
-                traceparent=request.traceparent,
-                registry_version=answer.registry_version,
-                duration_micros=micros,
-            )
-        )
-        return seq, answer
-
-    def _record_outcome(
-        self,
-        opened: OpenDecision,
-        outcome: OutcomeRequest,
-        judgement: Judgement,
-        result_digest: str | None,
-    ) -> tuple[int, Answer]:
-        spool = self._spool
-        seq, writer = spool.next_seq, spool.writer
-        answer = Answer(
-            id=f"{writer}-{seq}",
-            decision=judgement.decision,
-            reason=judgement.reason,
-            rules=judgement.rules,
-            obligations=judgement.obligations,
-            registry_version=self.engine.slice.version,
-            retry_after_seconds=judgement.retry_after_seconds,
-            advice=judgement.advice,
-        )
-        self._append(
-            OutcomeRecord(
-                id=answer.id,
-                writer=writer,
-                seq=seq,
-                time=_now(),
-                agent=opened.agent,
-                decision_id=opened.id,
-                status=outcome.status,
-                decision=answer.decision,
-                reason=answer.reason,
-                rules=answer.rules,
-                obligations=answer.obligations,
-                actual=outcome.actual,
-                arguments_digest=outcome.arguments_digest,
-                result_digest=result_digest,
-                error=outcome.error,
-                run=opened.run,
-                registry_version=answer.registry_version,
-            )
-        )
-        return seq, answer
-
-    def _append(self, entry: DecisionRecord | OutcomeRecord) -> None:
-        try:
-            self._spool.append(record.encode(entry))
-        except SpoolError as error:
-            raise _unrecorded(error) from None
-        self._commit.mark()
-        self.wake()
 
     def _gauges(self) -> Gauges:
         pending = self._spool.pending
@@ -252,6 +225,17 @@ class Service:
         }
 
 
+def _read_outcome(body: bytes) -> tuple[OutcomeRequest, str | None]:
+    """Read an outcome, and give its result's digest. Raises Problem."""
+    try:
+        outcome = parse_outcome(body)
+        return outcome, None if outcome.result is UNSET else digest(outcome.result, "result", big_integers=True)
+    except RequestError as error:
+        raise invalid(error) from None
+    except CanonicalError as error:
+        raise Problem(Kind.INVALID_REQUEST, str(error), field=error.path) from None
+
+
 def _is_final(outcome: OutcomeRequest, judgement: Judgement) -> bool:
     """Say whether nothing can follow: after progress an end can, and after obligations the report that they are met."""
     if outcome.status == "Succeeded":
@@ -259,27 +243,6 @@ def _is_final(outcome: OutcomeRequest, judgement: Judgement) -> bool:
     return outcome.status == "Failed"
 
 
-def _invalid(error: RequestError) -> Problem:
+def invalid(error: RequestError) -> Problem:
+    """Give the problem that a request which cannot be read is answered with."""
     return Problem(Kind.INVALID_REQUEST, str(error), field=error.field)
-
-
-def _unrecorded(error: SpoolError) -> Problem:
-    return Problem(Kind.SPOOL_UNAVAILABLE, f"the decision cannot be recorded: {error}", retry_after=RETRY_SECONDS)
-
-
-_second = 0
-_known_second = ""
-
-
-def _now() -> str:
-    """Give the time in UTC (RFC 3339, microseconds); all but the last digits are made once a second."""
-    global _second, _known_second  # noqa: PLW0603 - a cache of one
-    second, nanoseconds = divmod(time_ns(), 1_000_000_000)
-    if second != _second:
-        _known_second = strftime("%Y-%m-%dT%H:%M:%S", gmtime(second))
-        _second = second
-    return f"{_known_second}.{nanoseconds // 1000:06d}Z"
-
-
-def _nothing() -> None:
-    pass

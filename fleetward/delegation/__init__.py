@@ -1,0 +1,1 @@
+"""Delegation: scopes, how they narrow, and the signed grants that carry them."""
