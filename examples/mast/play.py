@@ -1,4 +1,4 @@
-"""What a story of a failure mode is told with: agents ask a served folder, and every answer is held against the story."""
+"""What a story is told with: agents ask a served folder, and every answer is held against what the story expects."""
 
 import json
 import sys

@@ -37,10 +37,10 @@ def step_repetition(world: World) -> None:
     """Step repetition."""
     run = world.open("lead", "find a book")
     grant = world.hand("lead", "searcher", run)
-    same = {"arguments": {"query": "whales"}, "grant": grant}
+    same = {"query": "whales"}
     for _ in range(3):
-        world.ask("Allow", "searcher", "library.search", run, **same)
-    world.ask("Deny", "searcher", "library.search", run, "not-a-fourth-time", **same)
+        world.ask("Allow", "searcher", "library.search", run, grant=grant, arguments=same)
+    world.ask("Deny", "searcher", "library.search", run, "not-a-fourth-time", grant=grant, arguments=same)
     world.ask("Allow", "searcher", "library.search", run, grant=grant, arguments={"query": "dolphins"})
     world.unseen("searcher", "library.search", run, grant=grant, arguments={"query": "whales, please"})
 
@@ -70,11 +70,11 @@ def unaware_of_termination_conditions(world: World) -> None:
 
 def conversation_reset(world: World) -> None:
     """Conversation reset."""
-    project = f"project-{world.unique}"
+    kickoff = f"project.p{world.unique}.kickoff"
     run = world.open("lead", "build the thing")
-    world.ask("Allow", "lead", "project.kickoff", run, target=project)
+    world.ask("Allow", "lead", kickoff, run)
     again = world.open("lead", "build the thing, from the start")
-    world.ask("RequireApproval", "lead", "project.kickoff", again, "started-over", target=project)
+    world.ask("RequireApproval", "lead", kickoff, again, "started-over")
     world.unseen("lead", "team.greet", run, kind="Message", arguments={"text": "Hello, what are we to do?"})
 
 

@@ -103,7 +103,7 @@ def situate(supposed: Supposed, request: DecisionRequest, registry: Registry) ->
     else:
         to = _known(supposed.to, "to", registry)
         _check_delegation(supposed, supposed.to, request, agent)
-    plan = None if supposed.plan is None else variables(ALONE)["plan"] | msgspec.to_builtins(supposed.plan)
+    plan = None if supposed.plan is None else variables(ALONE)["plan"] | _written(supposed.plan)
     return Situation(
         path=supposed.path,
         labels=supposed.labels,
@@ -146,8 +146,13 @@ def _run(supposed: Supposed, request: DecisionRequest, agent: str) -> dict[str, 
         "agents": list(path),
         "depth": len(path),
     }
-    told: dict[str, Any] = msgspec.to_builtins(said)
-    return follows | told
+    return follows | _written(said)
+
+
+def _written(value: SupposedRun | SupposedPlan) -> dict[str, Any]:
+    """Give what is said as expressions read it: what is left out is not there, and lists are lists."""
+    written: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(value))
+    return written
 
 
 def _check_path(path: tuple[str, ...], agent: str, registry: Registry) -> None:

@@ -40,7 +40,9 @@ class Judgement:
         decision = other.decision if stricter else self.decision
         return Judgement(
             decision=decision,
-            reason=f"{principal} handed the work down and would itself be {other.reason}" if stricter else self.reason,
+            reason=f"{principal}, who handed the work down, may not do it itself: {other.reason}"
+            if stricter
+            else self.reason,
             rules=_once((*self.rules, *other.rules)),
             obligations=() if decision == "Deny" else _stricter((*self.obligations, *other.obligations)),
             retry_after_seconds=max(self.retry_after_seconds or 0, other.retry_after_seconds or 0) or None

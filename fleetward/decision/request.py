@@ -126,13 +126,15 @@ def _struct_at(path: str, shape: type[msgspec.Struct]) -> type[msgspec.Struct] |
         if part is None:
             return None
         kinds = {f.encode_name: f.type for f in msgspec.structs.fields(part)}
-        candidates = get_args(kinds.get(step)) or (kinds.get(step),)
-        part = next((kind for kind in candidates if _is_struct(kind)), None)
+        part = _struct_in(kinds.get(step.partition("[")[0]))
     return part
 
 
-def _is_struct(kind: Any) -> bool:
-    return isinstance(kind, type) and issubclass(kind, msgspec.Struct)
+def _struct_in(kind: Any) -> type[msgspec.Struct] | None:
+    """Give the type of an object that a field holds, by itself or in a list."""
+    if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
+        return kind
+    return next((found for each in get_args(kind) if (found := _struct_in(each)) is not None), None)
 
 
 def _value_at(data: Any, path: str) -> Any:

@@ -20,6 +20,7 @@ class Exchange:
     """A POST of JSON.
 
     To ask twice does no harm: nothing may happen before a decision is answered, and a repeated outcome changes nothing.
+    What a run counts it then counts twice, and of two runs opened the one nobody knows ends by itself.
     So a transport tries once more where a kept connection broke before the answer came, and never otherwise.
     """
 

@@ -137,6 +137,7 @@ def test_names_are_those_the_programs_use(rendered: list[Object]) -> None:
     assert named == {
         names.CA_SECRET,
         names.HUB_TLS_SECRET,
+        names.GRANT_KEYS_SECRET,
         names.ADMISSION_TLS_SECRET,
         names.WEBHOOK_CONFIGURATION,
         names.GOVERNED_PODS_POLICY,

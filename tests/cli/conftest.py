@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from cli import chains
 from click.testing import CliRunner, Result
 
 from fleetward.cli.main import cli
@@ -75,6 +76,16 @@ def folder(tmp_path: Path) -> Path:
     (path / "agents.yaml").write_text(RESOURCES)
     (path / "policy.yaml").write_text(POLICY)
     (path / "tests.yaml").write_text(TESTS)
+    return path
+
+
+@pytest.fixture
+def chain(tmp_path: Path) -> Path:
+    """A folder with a chain of agents; see `chains`."""
+    path = tmp_path / "chain"
+    path.mkdir()
+    (path / "agents.yaml").write_text(chains.AGENTS)
+    (path / "policies.yaml").write_text(chains.POLICIES)
     return path
 
 

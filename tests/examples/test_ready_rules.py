@@ -1,21 +1,24 @@
 """The ready rules: each decides where it should and only there, errs nowhere, and means the same in both runtimes."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from functools import cache
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from decision.build import load, read_request, slice_of
+from decision.build import load, read_request
 
 from fleetward.cli.folder import open_folder
+from fleetward.cli.policy.testfile import Case, read_tests
+from fleetward.cli.policy.testrun import run
 from fleetward.decision.agent import agent_variables
-from fleetward.decision.cel.runtime import Runtime, load_runtime
+from fleetward.decision.cel.runtime import ENV_VAR, Runtime, load_runtime
 from fleetward.decision.engine import Engine
-from fleetward.decision.evaluation import Evaluation
 from fleetward.decision.situation import ALONE, Situation
+from fleetward.registry.registry import Registry
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "examples" / "ready-rules"
@@ -24,57 +27,46 @@ Document = dict[str, Any]
 NO_PLAN = {"steps": 0, "agents": [], "fanOut": 0, "depth": 0, "dataClasses": [], "targets": [], "used": {}}
 
 
-def documents(folder: Path) -> list[Document]:
-    return [each for file in sorted(folder.rglob("*.yaml")) for each in yaml.safe_load_all(file.read_text())]
+def documents(files: Iterable[Path]) -> list[Document]:
+    return [each for file in sorted(files) for each in yaml.safe_load_all(file.read_text())]
 
 
-DOCUMENTS = documents(FOLDER)
-CASES = [case for each in DOCUMENTS if each["kind"] == "PolicyTest" for case in each["cases"]]
-POLICIES = [each for file in sorted(FOLDER.glob("*.yaml")) for each in yaml.safe_load_all(file.read_text())]
-RULES = {rule["name"]: rule for policy in POLICIES for rule in policy["spec"]["rules"]}
+DOCUMENTS = [each for each in documents(FOLDER.rglob("*.yaml")) if each["kind"] != "PolicyTest"]
+RULES = {rule["name"]: rule for policy in documents(FOLDER.glob("*.yaml")) for rule in policy["spec"]["rules"]}
 
 
-def engine_with(runtime: Runtime, change: dict[str, Document | None] | None = None) -> Engine:
-    """Give an engine; `change` says what becomes of a rule, None: it is taken out."""
+@cache
+def cases() -> list[Case]:
+    found, findings = read_tests(open_folder(FOLDER))
+    assert findings == []
+    return found
+
+
+def registry_with(change: dict[str, Document | None] | None = None) -> Registry:
+    """Give the registry; `change` says what becomes of a rule, None: it is taken out."""
     resources = []
     for each in DOCUMENTS:
-        if each["kind"] == "PolicyTest":
-            continue
         document = {key: value for key, value in each.items() if key != "apiVersion"}
         if change and "rules" in each["spec"]:
             rules = [change.get(rule["name"], rule) for rule in each["spec"]["rules"]]
             document["spec"] = {**each["spec"], "rules": [rule for rule in rules if rule is not None]}
         resources.append(load(document))
-    return Engine(slice_of(*resources), runtime)
+    return Registry.build(resources)
 
 
-def situation_of(engine: Engine, case: Document) -> Situation:
-    to = engine.slice.items.agents[case["to"]] if "to" in case else None
-    return Situation(
-        path=tuple(case.get("path", ())),
-        labels=tuple(case.get("labels", ())),
-        run=case.get("run", {}),
-        to={} if to is None else agent_variables(to),
-        plan=NO_PLAN | case.get("plan", {}),
-    )
+def engine_of(runtime: Runtime) -> Engine:
+    registry = registry_with()
+    return Engine(registry.cut(registry.agents), runtime)
 
 
-def judged(engine: Engine, case: Document) -> Evaluation:
-    return engine.decide(read_request(case["request"]), situation_of(engine, case))
-
-
-def as_expected(found: Evaluation, expect: Document) -> bool:
-    deciding = {ref.rule for ref in found.rules if ref.decision == found.decision}
-    return (
-        found.decision == expect["decision"]
-        and expect.get("rule", None) in {None, *deciding}
-        and sorted(expect.get("rules", [ref.rule for ref in found.rules])) == sorted(ref.rule for ref in found.rules)
-    )
+def failures(registry: Registry) -> list[tuple[str, tuple[str, ...]]]:
+    return [(result.case.name, result.failures) for result in run(cases(), registry).failed]
 
 
 @pytest.fixture(params=["cel-expr", "cel-python"])
-def runtime(request: pytest.FixtureRequest) -> Runtime:
-    return load_runtime(request.param)
+def runtime(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Runtime:
+    monkeypatch.setenv(ENV_VAR, request.param)
+    return load_runtime()
 
 
 def test_they_have_no_mistakes() -> None:
@@ -82,19 +74,16 @@ def test_they_have_no_mistakes() -> None:
 
 
 def test_each_case_comes_out_as_it_says(runtime: Runtime) -> None:
-    engine = engine_with(runtime)
-    wrong = [
-        (case["name"], judged(engine, case).reason)
-        for case in CASES
-        if not as_expected(judged(engine, case), case["expect"])
-    ]
-    assert wrong == []
+    assert failures(registry_with()) == []
+
+
+def test_no_rule_goes_without_a_case() -> None:
+    assert run(cases(), registry_with()).unreached == []
 
 
 @pytest.mark.parametrize("name", RULES)
 def test_a_rule_that_is_taken_out_is_missed(name: str) -> None:
-    engine = engine_with(load_runtime(), {name: None})
-    assert [case["name"] for case in CASES if not as_expected(judged(engine, case), case["expect"])]
+    assert failures(registry_with({name: None}))
 
 
 @pytest.mark.parametrize("name", RULES)
@@ -103,8 +92,13 @@ def test_a_rule_that_always_decides_is_noticed(name: str) -> None:
     rule = {key: value for key, value in RULES[name].items() if key not in ("when", "exclude")}
     if "when" not in RULES[name]:
         rule["match"] = {"kinds": rule["match"]["kinds"]}
-    engine = engine_with(load_runtime(), {name: rule})
-    assert [case["name"] for case in CASES if not as_expected(judged(engine, case), case["expect"])]
+    assert failures(registry_with({name: rule}))
+
+
+@pytest.mark.parametrize("name", [name for name in RULES if re.search(r"[<>]=? [1-9]", RULES[name].get("when", ""))])
+def test_a_number_that_is_off_by_one_is_noticed(name: str) -> None:
+    when = re.sub(r"([<>]=?) ([1-9]\d*)", lambda found: f"{found[1]} {int(found[2]) + 1}", RULES[name]["when"])
+    assert failures(registry_with({name: {**RULES[name], "when": when}}))
 
 
 def everywhere(engine: Engine) -> Iterator[tuple[Document, Situation]]:
@@ -119,7 +113,7 @@ def everywhere(engine: Engine) -> Iterator[tuple[Document, Situation]]:
         "mail.send",
     ]
     names += ["disk.wipe", "crm.read", "job.status", "text.sanitize"]
-    full = next(case["run"] for case in CASES if "onTarget" in case.get("run", {}))
+    full = next(case.situation.run for case in cases() if case.situation.run.get("onTarget"))
     many = {
         "id": "run-1",
         "repeats": 1000,
@@ -140,7 +134,7 @@ def everywhere(engine: Engine) -> Iterator[tuple[Document, Situation]]:
 
 
 def test_they_err_nowhere(runtime: Runtime) -> None:
-    engine = engine_with(runtime)
+    engine = engine_of(runtime)
     erred = {
         (ref.rule, ref.error)
         for request, situation in everywhere(engine)
@@ -151,7 +145,7 @@ def test_they_err_nowhere(runtime: Runtime) -> None:
 
 
 def test_both_runtimes_decide_alike_everywhere() -> None:
-    one, other = engine_with(load_runtime("cel-expr")), engine_with(load_runtime("cel-python"))
+    one, other = engine_of(load_runtime("cel-expr")), engine_of(load_runtime("cel-python"))
     for request, situation in everywhere(one):
         asked = read_request(request)
         assert one.decide(asked, situation).rules == other.decide(asked, situation).rules, (request, situation)

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from support.serving import Serve
 from support.waiting import until
+from support.webhook import SmallHub, Webhook
 
 from fleetward.sdk import (
     ApprovalRequired,
@@ -19,9 +20,11 @@ from fleetward.sdk import (
     Denied,
     InvalidAction,
     Step,
+    Throttled,
     Unavailable,
     context,
 )
+from fleetward.sdk.exchange import Reply
 
 DESK, WORKER, MAILER = "care/desk", "care/data-worker", "care/mailer"
 READ, MAIL, FETCH = "db.customers.read", "mail.send.customer", "web.page.fetch"
@@ -404,3 +407,51 @@ def test_threads_have_runs_of_their_own(agents: Agents, run_of: Callable[..., An
 def _payload(grant: str) -> bytes:
     payload = grant.split(".")[1]
     return base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4))
+
+
+def test_a_throttled_delegation_or_plan_is_asked_for_again_when_so_told(
+    agents: Agents, run_of: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits: list[float] = []
+    answer = {"id": "w-1", "decision": "Throttle", "reason": "r", "rules": [], "obligations": []}
+    throttled = json.dumps({**answer, "registryVersion": "1", "retryAfterSeconds": 7}).encode()
+    monkeypatch.setattr("fleetward.sdk.client.time.sleep", waits.append)
+    with run_of() as run:
+        monkeypatch.setattr(agents.desk._transport, "exchange", lambda _: Reply(200, throttled))
+        steps = [Step("a", WORKER, "ToolCall", READ)]
+        asks: list[Callable[[bool], Any]] = [
+            lambda wait: run.delegate(WORKER, wait=wait),
+            lambda wait: run.plan(steps, wait=wait),
+        ]
+        for ask in asks:
+            with pytest.raises(Throttled):
+                ask(False)
+            assert waits == []
+            with pytest.raises(Throttled):
+                ask(True)
+            assert waits == [7, 7, 7]
+            waits.clear()
+        monkeypatch.undo()
+
+
+def test_a_delegation_with_obligations_is_no_grant(
+    agents: Agents, run_of: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    owed = b'{"id":"w-1","decision":"Constrain","reason":"r","rules":[],"obligations":[],"registryVersion":"1"}'
+    with run_of() as run:
+        monkeypatch.setattr(agents.desk._transport, "exchange", lambda _: Reply(200, owed))
+        with pytest.raises(Denied, match="with obligations only") as caught:
+            run.delegate(WORKER)
+        assert caught.value.answer is not None
+        monkeypatch.undo()
+
+
+def test_a_hub_that_is_not_there_refuses_the_run(own: tuple[SmallHub, Webhook]) -> None:
+    _, webhook = own
+    webhook.kill()
+    with (
+        Client(webhook.address, timeout=1) as client,
+        pytest.raises(Unavailable),
+        client.run(requester="a", purpose="b"),
+    ):
+        pytest.fail("the block ran")

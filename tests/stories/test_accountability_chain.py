@@ -70,7 +70,10 @@ def test_the_trace_tells_it_all(care: World, story: dict[str, Any]) -> None:
         ("Allow", DESK, "Delegation", MAILER, "care/desk/may-hand-out"),
         ("RequireApproval", MAILER, "mail.send.customer", "care/workers/mail-needs-a-person"),
     ):
-        assert any(verdict in line and all(word in line for word in words) for line in text.splitlines()), (verdict, words)
+        assert any(verdict in line and all(word in line for word in words) for line in text.splitlines()), (
+            verdict,
+            words,
+        )
     assert "ana" in text
     assert "answer ticket 7" in text
 
@@ -106,4 +109,3 @@ def parents(node: Any, above: str | None = None) -> list[tuple[str, str | None]]
         if key != "record" and isinstance(value, dict | list):
             found += parents(value, own or above)
     return found
-

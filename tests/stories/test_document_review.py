@@ -119,6 +119,14 @@ def test_declaring_less_does_not_help_and_what_is_held_or_denied_costs_nothing(r
     assert [answer["decision"] for answer in answers] == ["Allow", "Allow", "Deny"]
 
 
+def test_reporting_less_than_was_read_gives_nothing_back_and_reporting_more_counts(review: World) -> None:
+    run, grants = handed_out(review, {"records": 300}, READERS[:1])
+    reader, (grant,) = READERS[0], grants.values()
+    review.ended(reader, review.act(reader, READ, run, grant), actual={"records": 0})
+    review.ended(reader, review.act(reader, READ, run, grant), actual={"records": 101})
+    assert review.act(reader, READ, run, grant)["violations"][0]["found"] == "301"
+
+
 def test_a_share_holds_for_all_below_it(review: World) -> None:
     run = review.open(LEAD, limits={"records": 3000})
     share = review.give(LEAD, PLANNER, run, scope={"limits": {"records": 200}})

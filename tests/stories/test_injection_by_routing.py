@@ -52,7 +52,7 @@ def test_by_message(care: World) -> None:
     care.give(DESK, READER, run)
     assert message(care, run)["decision"] == "Allow"
     fetched(care, DESK, run)
-    assert by(message(care, run)) == ("Deny", "not-by-message-either")
+    assert by(message(care, run)) == ("Deny", "not-to-the-database")
     assert message(care, run, target=MAILER)["decision"] == "Deny", "the catalog says whom it goes to"
 
 
@@ -76,6 +76,17 @@ def test_sanitizing_lets_it_through_once_it_has_succeeded(care: World) -> None:
     assert care.act(READER, "db.customers.read", run, grant)["decision"] == "Allow"
     fetched(care, DESK, run)
     assert care.delegate(DESK, READER, run)["decision"] == "Deny", "it was sanitized once, not for ever"
+
+
+def test_a_result_counts_also_where_only_the_grant_says_the_run(care: World) -> None:
+    run = care.open(DESK)
+    grant = care.give(DESK, MAILER, run)
+    page = care.call(
+        MAILER, "/v1/decisions", {"grant": grant, "action": {"kind": "ToolCall", "name": "web.page.fetch"}}
+    )
+    assert care.recorded(page)[0]["run"] == run
+    care.ended(MAILER, page, labels=UNTRUSTED)
+    assert care.delegate(DESK, READER, run)["decision"] == "Deny"
 
 
 @pytest.mark.parametrize("name", ["web.page.fetch", "text.sanitise"])

@@ -61,7 +61,9 @@ def test_decomposition(help_: World) -> None:
     closing = planned(step(1, ACCOUNTS, "accounts.close"))
     assert closing["decision"] == "Allow"
     assert closing["advice"][0].startswith("step s1: RequireApproval for accounts.close by help/accounts")
-    long = planned(step(0, ACCOUNTS, "accounts.read"), *(step(n, ACCOUNTS, "accounts.read", n - 1) for n in range(1, 5)))
+    long = planned(
+        step(0, ACCOUNTS, "accounts.read"), *(step(n, ACCOUNTS, "accounts.read", n - 1) for n in range(1, 5))
+    )
     assert (long["decision"], rules(long)[0]) == ("RequireApproval", "plans-on-customer-data-are-read-first")
     assert help_.act(PLANNER, "manual.search", run, grant)["decision"] == "Deny", "a planner has no tools"
 

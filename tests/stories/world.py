@@ -56,7 +56,9 @@ class World:
         assert answer["decision"] == "Allow", answer
         return str(answer["grant"])
 
-    def act(self, agent: str, name: str, run: str, grant: str | None = None, *, parent: str = "", **action: Any) -> Answer:
+    def act(
+        self, agent: str, name: str, run: str, grant: str | None = None, *, parent: str = "", **action: Any
+    ) -> Answer:
         body: Answer = {"run": run, "action": {"kind": "ToolCall", "name": name, **action}}
         if grant is not None:
             body["grant"] = grant

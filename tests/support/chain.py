@@ -57,11 +57,17 @@ class Chain(Spine):
         return self.nodes[PLACES[name]].logs(CARE, pod, "agent").splitlines()[-1]
 
     def open(self, **limits: Any) -> str:
-        """Open a run of the desk's."""
+        """Open a run of the desk's, once its webhook is connected."""
         mandate = {"requester": "ana", "purpose": "answer ticket 7", "limits": limits}
-        status, answer = self.ask(DESK, "/v1/runs", mandate=mandate)
-        assert status == 200, answer
-        return str(answer["run"])
+        answer: dict[str, Any] = {}
+
+        def opened() -> bool:
+            status, answer["said"] = self.ask(DESK, "/v1/runs", mandate=mandate)
+            assert status in {200, 503}, answer
+            return status == 200
+
+        until(opened, "a run is opened", WITHIN)
+        return str(answer["said"]["run"])
 
     def delegate(self, run: str, to: str = WORKER, **scope: Any) -> dict[str, Any]:
         """Have the desk hand work over; give the answer."""

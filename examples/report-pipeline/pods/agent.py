@@ -5,7 +5,6 @@ answer is a line of JSON on standard output, with the time (Unix, in seconds) at
 """
 
 import json
-import os
 import signal
 import sys
 import threading
@@ -19,11 +18,11 @@ import yaml
 from fleetward.sdk import Client, Refused
 
 
-def act(client: Client, run: str, task: dict[str, Any], arguments: dict[str, Any]) -> dict[str, Any]:
+def act(client: Client, task: dict[str, Any], arguments: dict[str, Any]) -> dict[str, Any]:
     """Ask for an action and, where it is allowed, report it as done. Gives what became of it."""
     start = time.perf_counter()
     try:
-        permit = client.decide(task["kind"], task["name"], arguments=arguments, run=run)
+        permit = client.decide(task["kind"], task["name"], arguments=arguments)
         took = time.perf_counter() - start
         permit.succeed(records=task.get("records", 0))  # the work itself goes before this, with `permit.arguments`
     except Refused as refused:
@@ -38,19 +37,19 @@ def main() -> None:
     """Work until told to stop."""
     signal.signal(signal.SIGTERM, _stop)
     work = yaml.safe_load(Path(sys.argv[1]).read_text())
-    client, run = Client(), os.environ.get("HOSTNAME", "")
+    client = Client()
     for task in work:
-        again = _do(client, run, task)
+        again = _do(client, task)
     while again is not None:
         time.sleep(again)
-        _do(client, run, task, repeated=True)
+        _do(client, task, repeated=True)
     threading.Event().wait()
 
 
-def _do(client: Client, run: str, task: dict[str, Any], *, repeated: bool = False) -> float | None:
+def _do(client: Client, task: dict[str, Any], *, repeated: bool = False) -> float | None:
     """Do one task and say how it went; give the seconds after which it is to be done again."""
     arguments = task.get("arguments") or {}
-    outcome = act(client, run, task, arguments)
+    outcome = act(client, task, arguments)
     said = {"time": time.time(), "name": task["name"], "repeated": repeated, "asked": arguments, **outcome}
     sys.stdout.write(f"{json.dumps(said)}\n")
     sys.stdout.flush()

@@ -83,7 +83,9 @@ MESSAGES: Final = MappingProxyType(
             Field("path", "list(string)", "who handed it down, whoever began first, as namespace/name"),
         ),
         "Delegate": (
-            Field("key", "string", "of a delegation or message: the agent it goes to, as namespace/name", optional=True),
+            Field(
+                "key", "string", "of a delegation or message: the agent it goes to, as namespace/name", optional=True
+            ),
             Field("name", "string", "its name", optional=True),
             Field("namespace", "string", "its namespace", optional=True),
             Field("role", "string", "its role", optional=True),

@@ -77,7 +77,8 @@ class ClusterKeys:
                 self._complain(str(error))
             except NotLeadingError:
                 pass  # another replica does, and what it makes is read next time
-            await asyncio.sleep(PERIOD_SECONDS)
+            # Until the leader has made the first ones, nobody is let in.
+            await asyncio.sleep(PERIOD_SECONDS if self._keys is not None else min(PERIOD_SECONDS, 0.5))
 
     async def look(self) -> None:
         """Look at the Secret once. Raises RequestError, NotLeadingError."""

@@ -5,14 +5,15 @@ An action of a run costs one exchange with the hub. Whatever keeps the hub from 
 
 import asyncio
 import importlib
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from time import time
 from types import ModuleType
 from typing import NamedTuple, Protocol, cast
 
-from fleetward.decision.action import Action, DecisionRequest, Handover, OutcomeRequest, PlannedStep
+import msgspec
+
+from fleetward.decision.action import Action, Actual, DecisionRequest, Handover, OutcomeRequest, PlannedStep
 from fleetward.decision.agent import arguments_digest_of
 from fleetward.decision.engine import Engine
 from fleetward.decision.evaluation import Evaluation, OpenDecision
@@ -20,7 +21,7 @@ from fleetward.decision.judgement import Judgement
 from fleetward.decision.request import RequestError
 from fleetward.decision.situation import Situation
 from fleetward.delegation.grant import Grant
-from fleetward.delegation.scope import Violation
+from fleetward.delegation.scope import Amounts, Violation
 from fleetward.run import calls
 from fleetward.run.api import DelegationRequest, PlanRequest
 from fleetward.run.situation import amounts_of, situation_of
@@ -59,6 +60,8 @@ class RunDesk:
         shown = await self._show(request)
         if isinstance(shown, Evaluation):
             return shown
+        if request.run is None:
+            request = msgspec.structs.replace(request, run=shown.run)  # the grant says it
         action = request.action
         facts = self._service.engine.footprint(action)
         reply = await self._ask(
@@ -86,7 +89,7 @@ class RunDesk:
         ended = outcome.status != "Running"
         succeeded = outcome.status == "Succeeded" and judgement.decision == "Allow"
         cleansed = opened.cleanses if succeeded else ()
-        actual = outcome.actual if ended else None
+        actual = self._used(opened, outcome.actual) if ended and outcome.actual else None
         if not (outcome.labels or cleansed or actual) or opened.run is None or opened.reservation is None:
             return None
         reply = await self._questions.ask(
@@ -96,7 +99,7 @@ class RunDesk:
                 seq=opened.reservation,
                 labels=outcome.labels,
                 cleansed=cleansed,
-                actual=None if actual is None else amounts_of(actual),
+                actual=actual,
             )
         )
         match reply:
@@ -105,6 +108,16 @@ class RunDesk:
             case calls.NotAllowed(reason=reason):
                 return Problem(Kind.RUN_REFUSED, reason)
         return None
+
+    def _used(self, opened: OpenDecision, actual: Actual) -> Amounts:
+        """Give what an action used: no less than a catalog expects, unless the agent is believed."""
+        engine = self._service.engine
+        agent = engine.slice.items.agents.get(opened.agent)
+        if agent is not None and agent.declared_facts == "Trusted":
+            return amounts_of(actual)
+        expected = amounts_of(engine.footprint(Action(opened.action.kind, opened.action.name)).estimate)
+        pairs = zip(msgspec.structs.astuple(expected), msgspec.structs.astuple(amounts_of(actual)), strict=True)
+        return Amounts(*(max((amount for amount in pair if amount is not None), default=None) for pair in pairs))
 
     # Plans and delegations
 
@@ -167,9 +180,12 @@ class RunDesk:
             return evaluation, None
         assert isinstance(reply, calls.Proposed)  # noqa: S101 - what Propose is answered with
         grant = reply.grant
-        situation = situation_of(reply.view, to=reply.to, target=asked.to, data_classes=grant.scope.data_classes or ())
+        situation = situation_of(reply.view, to=reply.to, target=asked.to, data_classes=asked.scope.data_classes or ())
 
         def hold(evaluation: Evaluation) -> None:
+            if evaluation.decision == "Constrain":
+                reason = "it is allowed with obligations only, and a delegation has nothing they could hold to"
+                evaluation.judgement = evaluation.judgement.refused(reason)
             evaluation.handover = Handover(
                 to=grant.to,
                 scope=grant.scope,
@@ -271,10 +287,15 @@ def _check_arguments(plan: PlanRequest) -> None:
                 raise RequestError(f"steps[{number}].{error.field}", error.message) from None
 
 
+_token: ModuleType | None = None
+
+
 async def _token_module() -> ModuleType:
     """Give what verifies grants. It brings the cryptography along, which few webhooks ever need."""
-    name = "fleetward.delegation.token"
-    return sys.modules[name] if name in sys.modules else await asyncio.to_thread(importlib.import_module, name)
+    global _token  # noqa: PLW0603 - sys.modules has it too early, while another request still imports it
+    if _token is None:
+        _token = await asyncio.to_thread(importlib.import_module, "fleetward.delegation.token")
+    return _token
 
 
 def _placed(evaluation: Evaluation, shown: _Standing, view: calls.View | None) -> Evaluation:
