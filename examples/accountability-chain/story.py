@@ -1,4 +1,4 @@
-"""The accountability chain: the desk hands out work, a worker reads, mail to a customer is held, the trace tells it all.
+"""The accountability chain: the desk hands out work, a worker reads, mail is held, and the trace tells it all.
 
 `python examples/accountability-chain/story.py` serves a copy of this folder and plays the agents over plain HTTP.
 """

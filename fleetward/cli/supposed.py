@@ -19,7 +19,7 @@ from fleetward.registry.registry import Registry
 from fleetward.registry.slice import Agent, Wire
 from fleetward.registry.text import ActionName, AgentKey, Count, Reference, Tags, Target
 from fleetward.resources.finding import did_you_mean
-from fleetward.run.calls import Step
+from fleetward.run.calls import recipient
 
 OFFLINE = "offline"
 """A run's id, requester and purpose where nothing is said of them."""
@@ -121,8 +121,8 @@ def _recipient(request: DecisionRequest, agent: str, registry: Registry) -> Agen
     if action.kind != "Message":
         return None
     target = CatalogIndex(registry.catalogs.values()).classify(action.name).facts.target or action.target
-    recipient = Step(run=OFFLINE, agent=agent, kind=action.kind, name=action.name, target=target).recipient
-    return None if recipient is None else registry.agents.get(recipient)
+    to = recipient(action.kind, agent, target)
+    return None if to is None else registry.agents.get(to)
 
 
 def _run(supposed: Supposed, request: DecisionRequest, agent: str) -> dict[str, Any]:

@@ -69,10 +69,20 @@ class Engine:
             return next(iter(self._engines))
         raise RequestError("agent", f"is missing; name one of {', '.join(sorted(self._engines)) or 'no agents'}")
 
-    def footprint(self, action: Action) -> FactSets:
-        """Give what an action touches at most: what is known of it, and what its agent declares."""
-        facts = with_declared(self._catalogs.classify(action.name).facts, action)
-        return replace(facts, estimate=larger(facts.estimate, declared_estimate(action)))
+    def footprint(self, agent: str, action: Action) -> FactSets:
+        """Give what an action touches at most: what is known of it, and what its agent declares.
+
+        Of the target only what is known: to declare one that is allowed must not allow what has none.
+        """
+        known = self._catalogs.classify(action.name).facts
+        facts = with_declared(known, action)
+        item = _known(self.slice.items, agent)
+        believed = item is not None and item.declared_facts == "Trusted"
+        return replace(
+            facts,
+            target=facts.target if believed else known.target,
+            estimate=larger(facts.estimate, declared_estimate(action)),
+        )
 
     def decide(self, request: DecisionRequest, situation: Situation = ALONE) -> Evaluation:
         """Judge a request; the restrictions of whoever handed the work down count, too. Raises RequestError."""

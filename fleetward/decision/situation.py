@@ -55,6 +55,6 @@ def variables(situation: Situation) -> dict[str, Any]:
     return {
         "run": dict(_NO_RUN) | dict(situation.run),
         "delegation": {"depth": len(situation.path), "path": list(situation.path)},
-        "to": dict(situation.to or _NO_DELEGATE),
-        "plan": dict(situation.plan or _NO_PLAN),
+        "to": dict(_NO_DELEGATE) | dict(situation.to),
+        "plan": dict(_NO_PLAN) | dict(situation.plan),
     }

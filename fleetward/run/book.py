@@ -151,7 +151,7 @@ class Book:
             labels=request.labels,
             amounts=amounts,
             webhook=webhook,
-            turns_to=request.recipient,
+            turns_to=request.turns_to,
         )
         return Taken(took.seq, self._take(place, took))
 

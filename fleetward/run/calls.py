@@ -29,6 +29,13 @@ class PlanStep(Wire, frozen=True, kw_only=True):
     depends_on: Annotated[tuple[StepId, ...], Meta(max_length=MAX_PLAN_STEPS)] = ()
 
 
+def recipient(kind: ActionKind, agent: str, target: str | None) -> str | None:
+    """Give the agent that a message to `target` goes to, if to any: a name alone is of the sender's namespace."""
+    if kind != "Message" or target is None:
+        return None
+    return target if "/" in target else f"{agent.partition('/')[0]}/{target}"
+
+
 class View(Wire, frozen=True, kw_only=True):
     """What a run looked like to an action at the moment it was taken up: what rules read as `run`."""
 
@@ -96,18 +103,14 @@ class Step(Wire, frozen=True, tag=True):
     digest: str | None = None
     """Of the arguments."""
     target: str | None = None
+    """What is known of it; what the agent declares does not make history."""
+    turns_to: str | None = None
+    """Of a message: whom it goes to, also if the agent only says so: labels go along."""
     data_classes: tuple[str, ...] = ()
     labels: tuple[str, ...] = ()
     """What the agent declares of this action; like all labels they stay with the agent from now on."""
     amounts: Amounts = Amounts()
     """What the action may use; a step more is understood."""
-
-    @property
-    def recipient(self) -> str | None:
-        """The agent that a message goes to, if it goes to one: a name alone is of the sender's namespace."""
-        if self.kind != "Message" or self.target is None:
-            return None
-        return self.target if "/" in self.target else f"{self.agent.partition('/')[0]}/{self.target}"
 
 
 class Settle(Wire, frozen=True, tag=True):

@@ -53,6 +53,14 @@ def test_what_is_held_cannot_be_reported_as_done(care: World, story: dict[str, A
     assert "was RequireApproval: the action may not be run" in problem["detail"]
 
 
+def test_what_is_held_costs_nothing(care: World) -> None:
+    run = care.open(DESK, limits={"steps": 2})
+    grant = care.give(DESK, MAILER, run)
+    held = [care.act(MAILER, "mail.send.customer", run, grant)["decision"] for _ in range(3)]
+    allowed = [care.act(MAILER, "web.page.fetch", run, grant)["decision"] for _ in range(2)]
+    assert (held, allowed) == (["RequireApproval"] * 3, ["Allow", "Deny"])
+
+
 def test_every_record_says_run_grant_path_and_cause(care: World, story: dict[str, Any]) -> None:
     reading, read, mailing, mail = care.recorded(story["reading"], story["read"], story["mailing"], story["mail"])
     assert {record["run"] for record in (reading, read, mailing, mail)} == {story["run"]}

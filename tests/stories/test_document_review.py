@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 from stories.world import Answer, Line, World, at_once, copied, serving
+from support.serving import replace
+from support.waiting import until
 
 LEAD, PLANNER = "review/lead", "review/planner"
 READERS = [f"review/reader-{number:02}" for number in range(1, 41)]
@@ -111,7 +113,7 @@ def test_in_flight_forty_at_the_same_instant_never_get_one_step_more(review: Wor
     assert on_record == {"Allow": 70, "Deny": 90}
 
 
-def test_declaring_less_does_not_help_and_what_is_held_or_denied_costs_nothing(review: World) -> None:
+def test_declaring_less_does_not_help_and_what_is_denied_costs_nothing(review: World) -> None:
     run, grants = handed_out(review, {"records": 200}, READERS[:1])
     reader, (grant,) = READERS[0], grants.values()
     assert review.act(reader, "documents.contracts.burn", run, grant)["decision"] == "Deny"
@@ -125,6 +127,24 @@ def test_reporting_less_than_was_read_gives_nothing_back_and_reporting_more_coun
     review.ended(reader, review.act(reader, READ, run, grant), actual={"records": 0})
     review.ended(reader, review.act(reader, READ, run, grant), actual={"records": 101})
     assert review.act(reader, READ, run, grant)["violations"][0]["found"] == "301"
+
+
+def test_a_fleet_may_believe_what_its_agents_report(review: World) -> None:
+    agents, plain = review.server.folder / "agents.yaml", "spec:\n  agents: {agentSelector"
+
+    def given_back() -> bool:
+        run, grants = handed_out(review, {"records": 100}, READERS[:1])
+        reader, (grant,) = READERS[0], grants.values()
+        review.ended(reader, review.act(reader, READ, run, grant), actual={"records": 0})
+        return bool(review.act(reader, READ, run, grant)["decision"] == "Allow")
+
+    assert not given_back()
+    replace(agents, plain, f"spec:\n  declaredFacts: Trusted\n{plain.removeprefix('spec:')[1:]}")
+    try:
+        until(given_back, "the agents are believed")
+    finally:
+        replace(agents, "  declaredFacts: Trusted\n", "")
+        until(lambda: not given_back(), "they are believed no more")
 
 
 def test_a_share_holds_for_all_below_it(review: World) -> None:

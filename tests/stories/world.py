@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
@@ -123,19 +124,14 @@ class Line:
 def at_once(work: Callable[[Any], Any], items: Iterable[Any]) -> list[Any]:
     """Have each item worked on by a thread of its own, all from the same instant; give what came of each, in order."""
     items = list(items)
-    found: list[Any] = [None] * len(items)
     barrier = threading.Barrier(len(items))
 
-    def one(index: int, item: Any) -> None:
+    def one(item: Any) -> Any:
         barrier.wait(30)
-        found[index] = work(item)
+        return work(item)
 
-    threads = [threading.Thread(target=one, args=each) for each in enumerate(items)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(60)
-    return found
+    with ThreadPoolExecutor(len(items)) as pool:
+        return list(pool.map(one, items))
 
 
 def copied(example: str, directory: Path) -> Path:

@@ -20,7 +20,7 @@ from fleetward.run.book import Book
 from fleetward.run.journal import JournalError, RunStore
 from fleetward.run.standing import Refusal, standing
 from fleetward_operator.hub.kept import KeptRuns
-from fleetward_operator.hub.planjudge import PlanJudge
+from fleetward_operator.hub.planjudge import History, PlanJudge
 
 MAX_WAITING = 10_000
 """Questions that wait for an answer, of all webhooks together."""
@@ -170,7 +170,7 @@ class Runs:
             case calls.Issue() as issue:
                 return self._issue(book, issue, now, webhook)
             case calls.CheckPlan() as plan:
-                judge = self._judge.judge(asked.registry, plan, _path(book, plan, now))
+                judge = self._judge.judge(asked.registry, plan, *_standing(book, plan, now))
                 return book.check_plan(plan, judge, now, webhook)
             case calls.OpenRun() as opening:
                 return book.open(opening, now)
@@ -197,18 +197,22 @@ def check_served(request: calls.Request, agents: Collection[str]) -> calls.NotAl
 
 def _addressed(reply: calls.Reply, step: calls.Step, registry: Registry) -> calls.Reply:
     """Add whom a message goes to."""
-    if not isinstance(reply, calls.Taken) or step.recipient is None:
+    to = calls.recipient(step.kind, step.agent, step.target)
+    if to is None or not isinstance(reply, calls.Taken):
         return reply
-    return msgspec.structs.replace(reply, to=registry.agents.get(step.recipient))
+    return msgspec.structs.replace(reply, to=registry.agents.get(to))
 
 
-def _path(book: Book, plan: calls.CheckPlan, now: float) -> tuple[str, ...]:
-    """Give who handed the planner its work; nobody where the planner may not act in the run, which is refused later."""
+def _standing(book: Book, plan: calls.CheckPlan, now: float) -> tuple[tuple[str, ...], History]:
+    """Give who handed the planner its work, and who did what on which target so far.
+
+    Nobody and nothing where the planner may not act in the run, which is refused later.
+    """
     try:
         place = standing(book.ledger, plan.run, plan.agent, plan.grant, now)
     except Refusal:
-        return ()
-    return place.run.path(place.holding)
+        return (), lambda _: {}
+    return place.run.path(place.holding), place.run.marks.on
 
 
 def _nothing() -> None:

@@ -23,7 +23,7 @@ STOP_SECONDS = 5.0
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 5.0
 
 _FIRST_LOOK, _LONGEST_LOOK = 0.02, 0.5
-"""Seconds between looks at a webhook that is not ready yet: many of them, asked often, would keep the hub from its work."""
+"""Seconds between looks at a webhook that is not ready yet. Many, looked at often, would keep the hub from its work."""
 
 _log = logging.getLogger(__name__)
 

@@ -63,7 +63,7 @@ class RunDesk:
         if request.run is None:
             request = msgspec.structs.replace(request, run=shown.run)  # the grant says it
         action = request.action
-        facts = self._service.engine.footprint(action)
+        facts = self._service.engine.footprint(shown.agent, action)
         reply = await self._ask(
             request,
             calls.Step(
@@ -74,6 +74,7 @@ class RunDesk:
                 grant=_id(shown.grant),
                 digest=arguments_digest_of(action),
                 target=facts.target,
+                turns_to=calls.recipient(action.kind, shown.agent, facts.target or action.target),
                 data_classes=tuple(sorted(facts.data_classes)),
                 labels=action.labels,
                 amounts=amounts_of(facts.estimate),
@@ -115,7 +116,7 @@ class RunDesk:
         agent = engine.slice.items.agents.get(opened.agent)
         if agent is not None and agent.declared_facts == "Trusted":
             return amounts_of(actual)
-        expected = amounts_of(engine.footprint(Action(opened.action.kind, opened.action.name)).estimate)
+        expected = amounts_of(engine.footprint(opened.agent, Action(opened.action.kind, opened.action.name)).estimate)
         pairs = zip(msgspec.structs.astuple(expected), msgspec.structs.astuple(amounts_of(actual)), strict=True)
         return Amounts(*(max((amount for amount in pair if amount is not None), default=None) for pair in pairs))
 
