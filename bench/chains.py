@@ -49,7 +49,7 @@ def measure(folder: Path, rounds: int) -> tuple[dict[str, Samples], dict[str, fl
         finally:
             for poster in (*posters.values(), *delegating.values(), plan):
                 poster.close()
-        traced, records = _trace(serving, run, folder)
+        traced, records = _trace(run, folder)
         return samples | {TRACE: traced}, {"records in the trace": records}
 
 
@@ -123,7 +123,7 @@ def _call(serving: Served, path: str, **body: Any) -> dict[str, Any]:
         poster.close()
 
 
-def _trace(serving: Served, run: str, folder: Path) -> tuple[Samples, int]:
+def _trace(run: str, folder: Path) -> tuple[Samples, int]:
     """Draw the run's tree as a page, as a user would."""
     page = folder.parent / "trace.html"
     data = folder / ".fleetward"

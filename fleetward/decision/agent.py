@@ -41,6 +41,7 @@ class _Phases:
     """Why Fleetward itself refuses, whatever the rules say."""
     later: Mapping[Phase, Plan]
     keep_arguments: bool
+    result_labels: frozenset[str]
 
 
 class AgentEngine:
@@ -118,7 +119,12 @@ class AgentEngine:
         judgement = phases.later[phase].judge(
             self._runtime,
             opened.action,
-            self._circumstances(opened.action, outcome.arguments_digest, opened.situation, outcome_variables(outcome)),
+            self._circumstances(
+                opened.action,
+                outcome.arguments_digest,
+                opened.situation,
+                outcome_variables(outcome, phases.result_labels),
+            ),
         )
         if outcome.status == "Succeeded":
             return settle(opened, outcome, judgement)
@@ -192,6 +198,7 @@ class AgentEngine:
             refusal=self._torn or classified.conflict or self._refusal(action, trusted, declared, held, situation),
             later=later,
             keep_arguments=any(p.reads_arguments for p in later.values()),
+            result_labels=classified.facts.result_labels,
         )
 
     def _default(self, action: Action) -> Default:

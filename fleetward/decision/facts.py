@@ -22,6 +22,7 @@ class FactSets:
     target: str | None = None
     reversibility: Reversibility | None = None
     estimate: Estimate | None = None
+    result_labels: frozenset[str] = _NOTHING
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +60,7 @@ class CatalogIndex:
             target=min(targets) if targets else None,
             reversibility="Irreversible" if "Irreversible" in undo else next(iter(undo - {None}), None),
             estimate=larger(*(entry.estimate for _, entry in found)),
+            result_labels=frozenset().union(*(entry.result_labels for _, entry in found)),
         )
         return Classified(facts, conflict)
 

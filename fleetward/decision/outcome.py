@@ -1,5 +1,6 @@
 """Constraints on an action that is allowed: worked out with the decision, checked in its outcome."""
 
+from collections.abc import Collection
 from dataclasses import replace
 from typing import Any
 
@@ -59,12 +60,12 @@ def _unmet(opened: OpenDecision, outcome: OutcomeRequest) -> str | None:
     return None
 
 
-def outcome_variables(outcome: OutcomeRequest) -> dict[str, Any]:
-    """Give what expressions read of an outcome; absent fields are left out."""
+def outcome_variables(outcome: OutcomeRequest, labels: Collection[str] = ()) -> dict[str, Any]:
+    """Give what expressions read of an outcome, whose result is known to carry `labels`; absent fields are left out."""
     variables: dict[str, Any] = {
         "status": outcome.status,
         "actual": {} if outcome.actual is None else msgspec.to_builtins(outcome.actual),
-        "labels": list(outcome.labels),
+        "labels": [*outcome.labels, *(label for label in sorted(labels) if label not in outcome.labels)],
     }
     if outcome.result is not msgspec.UNSET:
         variables["result"] = outcome.result

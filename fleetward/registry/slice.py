@@ -103,6 +103,7 @@ class CatalogEntry(Wire, frozen=True):
     target: str | None = None
     estimate: Estimate | None = None
     reversibility: Reversibility | None = None
+    result_labels: tuple[str, ...] = ()
 
 
 class Catalog(Wire, frozen=True):

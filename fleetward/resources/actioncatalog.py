@@ -52,6 +52,8 @@ class CatalogEntry(Model):
     """What one such action is taken to use when nothing larger is declared; of several, the larger."""
     reversibility: Reversibility | None = None
     """Whether the actions can be undone; of several entries, Irreversible wins."""
+    result_labels: Annotated[list[Tag], Field(max_length=64)] = []
+    """Provenance labels of what the actions give: an agent that was allowed one carries them on, in its run."""
 
 
 class ActionCatalogSpec(Model):
@@ -62,7 +64,7 @@ class ActionCatalogSpec(Model):
 
 
 class ActionCatalog(Resource):
-    """What actions are: their risk tags, data classes, target, default estimate and reversibility, by name."""
+    """What actions are: their risk tags, data classes, target, default estimate, reversibility and the labels of what they give, by name."""
 
     SCOPE: ClassVar[Literal["Namespaced", "Cluster"]] = "Cluster"
     PLURAL: ClassVar[str] = "actioncatalogs"

@@ -59,6 +59,8 @@ spec:
       reversibility: Irreversible
     - names: [models.large.chat]
       estimate: {inputTokens: 8000, outputTokens: 2000, costMicroUsd: 54000}
+    - names: [web.**]
+      resultLabels: [web, untrusted]
 """,
     "AgentPolicy": """\
 apiVersion: fleetward.dev/v1alpha1

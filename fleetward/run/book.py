@@ -152,6 +152,7 @@ class Book:
             amounts=amounts,
             webhook=webhook,
             turns_to=request.turns_to,
+            brings=request.brings,
         )
         return Taken(took.seq, self._take(place, took))
 
@@ -282,7 +283,7 @@ class Book:
         look["on_target"] = run.marks.on(took.target)
         look["recent_on_target"] = self.ledger.recent(took.at).on(took.target)
         self._emit(run.number, took)
-        return View(labels=run.labels.names(place.member.reached_by), **look)
+        return View(labels=run.labels.names(place.member.had_at(took.seq)), **look)
 
 
 def _look(place: Place, now: float) -> dict[str, Any]:

@@ -109,6 +109,8 @@ class Step(Wire, frozen=True, tag=True):
     data_classes: tuple[str, ...] = ()
     labels: tuple[str, ...] = ()
     """What the agent declares of this action; like all labels they stay with the agent from now on."""
+    brings: tuple[str, ...] = ()
+    """What an ActionCatalog says of its result: the agent has these once the action goes ahead."""
     amounts: Amounts = Amounts()
     """What the action may use; a step more is understood."""
 

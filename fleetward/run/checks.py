@@ -61,6 +61,8 @@ def grant_for(place: Place, request: Propose, now: float, bounds: Bounds, ids: C
     brought = holding.labels if holding and not holding.begun else 0
     carried = run.labels.names(place.member.reached_by | brought)
     ends = holding.grant.expires_at if holding else int(run.expires_at)
+    if ends <= now:
+        raise Refusal(f"less than a second is left of {'the grant' if holding else 'the run'}", (), place)
     return Grant(
         id=ids("g-"),
         run=run.id,

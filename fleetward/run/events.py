@@ -50,6 +50,8 @@ class Took(_Event, frozen=True, tag=3):
     turns_to: str | None = None
     """The agent that it turns to, by message or by delegation."""
     proposed: Grant | None = None
+    brings: tuple[str, ...] = ()
+    """Labels of its result."""
 
 
 class Settled(_Event, frozen=True, tag=4):

@@ -27,7 +27,7 @@ from fleetward.run.events import (
     Took,
 )
 from fleetward.run.history import Marks
-from fleetward.run.state import EndedRun, Holding, Reservation, Run
+from fleetward.run.state import EndedRun, Holding, Member, Reservation, Run
 
 
 class Ledger:
@@ -141,11 +141,21 @@ class Ledger:
             declared |= holding.labels
         member.labels |= declared
         _hand_up(run, run.path(holding), member.reached_by)
-        taken = Reservation(event.agent, holding, event.amounts, event.webhook, event.kind, event.name, event.target)
+        taken = Reservation(
+            event.agent,
+            holding,
+            event.amounts,
+            event.webhook,
+            event.kind,
+            event.name,
+            event.target,
+            event.turns_to,
+        )
         run.charge(holding, event.amounts)
         run.actions.add(member.print, event.fingerprint)
         if event.kind == "Message" and (receiver := run.members.get(event.turns_to or "")):
             receiver.expect(event.seq, member.reached_by)
+        member.expect(event.seq, run.labels.bits(event.brings))
         if event.turns_to:
             run.turns.add(event.agent, event.turns_to)
         if event.target is not None:
@@ -182,7 +192,9 @@ class Ledger:
                     marks.confirm(key, mark, at)
                 else:
                     marks.undo(key, mark)
-        if taken.kind == "Message" and (receiver := run.members.get(taken.target or "")):
+        if brought := member.incoming.pop(seq, 0):
+            self._brought(run, member, taken, brought, allowed=allowed)
+        if taken.kind == "Message" and (receiver := run.members.get(taken.turns_to or "")):
             labels = receiver.incoming.pop(seq, 0)
             if allowed:
                 receiver.labels |= labels | member.reached_by
@@ -196,6 +208,11 @@ class Ledger:
             grant = taken.proposed.grant
             del run.holdings[grant.id], self.of_grant[grant.id]
             run.unclaim(run.members[grant.to])
+
+    def _brought(self, run: Run, member: Member, taken: Reservation, labels: int, *, allowed: bool) -> None:
+        if allowed:
+            member.labels |= labels
+            _hand_up(run, run.path(taken.holding), member.reached_by)
 
     def _learned(self, run: Run, event: Learned) -> None:
         member = run.members[event.agent]

@@ -26,7 +26,7 @@ class Member:
         self.labels = 0
         """As bits of the run's labels."""
         self.incoming: dict[int, int] = {}
-        """Labels of messages to it that may be on their way, by number."""
+        """Labels of messages to it, and of its own results, that may be on their way, by the action's number."""
         self.acts = 0
         """Its actions that went ahead, or are reserved."""
         self.claims = 0
@@ -44,10 +44,18 @@ class Member:
             labels |= more
         return labels
 
+    def had_at(self, seq: int) -> int:
+        """All labels that reached it, or may have, but by the action of that number."""
+        labels = self.labels
+        for number, more in self.incoming.items():
+            if number != seq:
+                labels |= more
+        return labels
+
     def expect(self, seq: int, labels: int) -> None:
-        """Note a message to it that may be on its way."""
+        """Note a message to it, or a result, that may be on its way."""
         if labels:
-            self.incoming[seq] = labels
+            self.incoming[seq] = self.incoming.get(seq, 0) | labels
         if len(self.incoming) > MAX_INCOMING:
             self.labels = self.reached_by
             self.incoming.clear()
@@ -91,6 +99,7 @@ class Reservation:
     kind: str
     name: str
     target: str | None
+    turns_to: str | None = None
     settled: bool | None = None
     """Whether it went ahead; None: nobody has said so."""
     ended: bool = False

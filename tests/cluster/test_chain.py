@@ -36,8 +36,9 @@ SECRET = f"/api/v1/namespaces/{NAMESPACE}/secrets/{GRANT_KEYS_SECRET}"
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chain]:
     with chain(tmp_path_factory.mktemp("chain")) as running:
-        until(lambda: running.ask(DESK, "/v1/runs", mandate=MANDATE)[0] == 200, "runs can be opened", WITHIN)
-        until(lambda: delegates(running), "grants are signed", WITHIN)
+        run = running.open()
+        until(lambda: running.ask(DESK, "/v1/delegations", to=WORKER, run=run)[0] == 200, "grants are signed", WITHIN)
+        running.until_reads(run, running.delegate(run)["grant"])
         yield running
 
 

@@ -123,7 +123,7 @@ async def test_an_api_server_that_does_not_answer_lets_nobody_in() -> None:
     ("parameters", "words"),
     [
         ({"decision": "Maybe"}, "decision: Invalid enum value 'Maybe', allowed Allow, Constrain, Throttle, Req"),
-        ({"type": "Thing"}, "type: Invalid enum value 'Thing', allowed Decision, Outcome, ModeChange"),
+        ({"type": "Thing"}, "type: Invalid enum value 'Thing', allowed Decision, Outcome, Run, ModeChange"),
         ({"limit": "10001"}, "limit: Expected `int` <= 10000"),
         ({"limit": "few"}, "limit: "),
         ({"since": "2026-03-01T10:00:00"}, "since: "),

@@ -301,6 +301,16 @@ CASES: dict[str, list[Case]] = {
             ("Reversible", LEFT_OUT),
             elsewhere={POLICY: {"spec.rules.match.reversibility": ["Reversible"]}},
         ),
+        Case(
+            "spec.entries.resultLabels",
+            (["web"], LEFT_OUT),
+            (["Allow", "Allow", "Deny"], ["Allow", "Allow", "Allow"]),
+            afterwards,
+            elsewhere={
+                POLICY: {**DENY, "spec.rules.phase": "After", WHEN: "'web' in outcome.labels"},
+                "AgentFleet": {"spec.defaultDecision": "Allow"},
+            },
+        ),
         *map(estimate, ("inputTokens", "outputTokens", "costMicroUsd", "calls", "records")),
     ],
     "AgentPolicy": policy(),

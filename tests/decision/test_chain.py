@@ -119,7 +119,9 @@ def test_intersection_asks_every_principal() -> None:
     engine = engine_of(*AGENTS, ALLOW_C, strict)
     denied = under(engine, A)
     assert denied.decision == "Deny"
-    assert denied.reason.startswith("reports/a, who handed the work down, may not do it itself: no rule matches ToolCall")
+    assert denied.reason.startswith(
+        "reports/a, who handed the work down, may not do it itself: no rule matches ToolCall"
+    )
     both = policy({"decision": "Allow"}, name="both", subjects={"agents": ["a", "c"]})
     assert under(engine_of(*AGENTS, both, strict), A).decision == "Allow"
     assert under(engine_of(*AGENTS, both, strict), A, B).decision == "Deny"

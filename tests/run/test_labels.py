@@ -61,7 +61,7 @@ def test_a_grant_of_a_clean_time_is_clean() -> None:
 def test_a_message_carries_labels_when_it_is_sent() -> None:
     world = chain("a", "b")
     world.act("a", labels=("web",))
-    world.deny("a", "mail", kind="Message", target=key("b"))
+    world.deny("a", "mail", kind="Message", target=key("b"), turns_to=key("b"))
     assert labels(world, "b") == set()
     world.send("a", "b")
     assert labels(world, "b") == {"web"}
@@ -71,7 +71,7 @@ def test_a_message_that_may_be_on_its_way_counts() -> None:
     """The receiver may act before the hub hears that the message was allowed."""
     world = chain("a", "b")
     world.act("a", labels=("web",))
-    message = world.take("a", "mail", kind="Message", target=key("b"))
+    message = world.take("a", "mail", kind="Message", target=key("b"), turns_to=key("b"))
     assert labels(world, "b") == {"web"}
     proposed = world.propose("b", "c")
     assert isinstance(proposed, Proposed)
@@ -83,7 +83,7 @@ def test_a_message_that_may_be_on_its_way_counts() -> None:
 def test_many_messages_nobody_settles_stay() -> None:
     world = chain("a", "b")
     world.act("a", labels=("web",))
-    taken = [world.take("a", "mail", kind="Message", target=key("b")).seq for _ in range(200)]
+    taken = [world.take("a", "mail", kind="Message", target=key("b"), turns_to=key("b")).seq for _ in range(200)]
     for seq in taken:
         world.settle(seq, allowed=False)
     assert labels(world, "b") == {"web"}
@@ -201,3 +201,20 @@ def test_labels_learned_long_after_still_count() -> None:
     assert len(world.book.unsaved) == events
     late = world.book.learn(Learn(world.run, key("a"), seq, actual=Amounts()), NOW)
     assert late == NotAllowed(f"action {seq} of run {world.run} is too long ago: what it reserved stands")
+
+
+def test_what_a_catalog_says_of_a_result_is_carried_once_the_action_goes_ahead() -> None:
+    world = chain("a", "b")
+    taken = world.take("b", brings=("web",))
+    assert taken.view.labels == ()  # the action itself does not have it yet
+    world.settle(taken.seq, allowed=True)
+    assert labels(world, "b") == {"web"}
+    assert labels(world, "a") == {"web"}  # results go back up
+
+
+def test_while_nobody_has_said_whether_it_goes_ahead_it_is_carried() -> None:
+    world = World()
+    taken = world.take("a", brings=("web",))
+    assert labels(world, "a") == {"web"}
+    world.settle(taken.seq, allowed=False)
+    assert labels(world, "a") == set()

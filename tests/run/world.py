@@ -96,7 +96,7 @@ class World:
         return reply
 
     def send(self, name: str, to: str, **more: Any) -> View:
-        return self.act(name, "mail", kind="Message", target=key(to), **more)
+        return self.act(name, "mail", kind="Message", target=key(to), turns_to=key(to), **more)
 
     def settle(self, seq: int, *, allowed: bool) -> None:
         assert self.book.settle(Settle(self.run, seq, allowed), self.now) == Done()

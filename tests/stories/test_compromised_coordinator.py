@@ -137,6 +137,14 @@ def test_an_action_out_of_scope(given: Given, name: str, totals: list[str]) -> N
     assert [violation["total"] for violation in given.act(name)["violations"]] == totals
 
 
+def test_a_target_or_less_on_its_own_word(given: Given) -> None:
+    """No catalog says where db.other goes, nor that db.salaries is harmless; the agent's word for it does not count."""
+    other = given.act(action={"kind": "ToolCall", "name": "db.other", "target": "db"})
+    assert [violation["total"] for violation in other["violations"]] == ["targets"]
+    salaries = given.act(action={"kind": "ToolCall", "name": "db.salaries", "dataClasses": ["customer"]})
+    assert [violation["total"] for violation in salaries["violations"]] == ["dataClasses"]
+
+
 def test_more_than_its_share(given: Given) -> None:
     """Also by way of others: what it hands on comes out of its own share."""
     below = given.world.give(ROGUE, FIRST, given.run, grant=given.grant)

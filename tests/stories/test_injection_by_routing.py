@@ -47,6 +47,15 @@ def test_by_a_label_on_the_delegation_itself(care: World) -> None:
     assert care.delegate(DESK, READER, run)["decision"] == "Deny", "having asked without it helps no more"
 
 
+def test_by_what_a_catalog_says_of_a_result(care: World) -> None:
+    """The agent says nothing, reports nothing: it was let read the inbox, and that is enough."""
+    run = care.open(DESK)
+    assert care.delegate(DESK, READER, run)["decision"] == "Allow"
+    read = care.act(DESK, "inbox.mail.read", run)
+    assert read["decision"] == "Allow"
+    assert by(care.delegate(DESK, READER, run)) == ("Deny", "not-to-the-database")
+
+
 def test_by_message(care: World) -> None:
     run = care.open(DESK)
     care.give(DESK, READER, run)

@@ -29,7 +29,7 @@ def rules(answer: Answer) -> list[str]:
 
 
 def test_its_policy_tests_pass(help_: World) -> None:
-    assert "none failed" in help_.fleetward("policy", "test", str(EXAMPLES / "three-layers"))
+    assert "none failed" in help_.fleetward("policy", "test", str(EXAMPLES / "three-layers"), "--require-coverage")
 
 
 def test_routing(help_: World) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import sys
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
@@ -85,8 +86,11 @@ class Chain(Spine):
         return self.ask(DESK, "/v1/decisions", run=run, action={"kind": "ToolCall", "name": "web.page.fetch"})
 
     def until_reads(self, run: str, grant: str) -> None:
-        """Wait until the worker may read again."""
-        until(lambda: self.read(run, grant)[1].get("decision") == "Allow", "the worker reads", WITHIN)
+        """Wait until the worker may read."""
+        deadline = time.monotonic() + WITHIN
+        while (answer := self.read(run, grant)[1]).get("decision") != "Allow":
+            assert time.monotonic() < deadline, f"the worker may still not read: {answer}"
+            time.sleep(0.02)
 
 
 @contextmanager

@@ -133,6 +133,7 @@ BAD: list[tuple[str, str, Any]] = [
     *[("AgentPolicy", "spec.rules.0.audit", audit) for audit in ("None", False)],
     ("AgentPolicy", "spec.rules.0.message", LONG[1025]),
     ("AgentPolicy", "spec.rules.0.retryAfterSeconds", 30),
+    *[("ActionCatalog", "spec.entries.3.resultLabels", each) for each in (["a b"], "web", ["x"] * 65)],
     *[("AgentPolicy", "spec.inheritance", each) for each in ("None", True)],
     *[("AgentPolicy", "spec.rules.0.match.minDepth", each) for each in (-1, 33, "1")],
     *[("AgentPolicy", "spec.rules.0.match.maxDepth", each) for each in (-1, 33)],

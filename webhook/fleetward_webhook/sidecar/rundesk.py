@@ -77,6 +77,7 @@ class RunDesk:
                 turns_to=calls.recipient(action.kind, shown.agent, facts.target or action.target),
                 data_classes=tuple(sorted(facts.data_classes)),
                 labels=action.labels,
+                brings=tuple(sorted(facts.result_labels)),
                 amounts=amounts_of(facts.estimate),
             ),
         )
