@@ -64,7 +64,7 @@ class ActionCatalogSpec(Model):
 
 
 class ActionCatalog(Resource):
-    """What actions are: their risk tags, data classes, target, default estimate, reversibility and the labels of what they give, by name."""
+    """What actions are by name: risk tags, data classes, target, default estimate, reversibility, labels of results."""
 
     SCOPE: ClassVar[Literal["Namespaced", "Cluster"]] = "Cluster"
     PLURAL: ClassVar[str] = "actioncatalogs"

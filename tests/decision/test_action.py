@@ -8,9 +8,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
-from fleetward.decision import action
 from fleetward.registry import slice as sl
-from fleetward.registry import text
+from fleetward.registry import text as texts
 from fleetward.resources import actioncatalog, base, rule
 
 TEXT = st.text("aZ9._:/@+-* \n\u00e9", max_size=8)
@@ -32,7 +31,7 @@ def _written(kind: Any, text: str) -> bool:
     return True
 
 
-@pytest.mark.parametrize(("asked", "written"), [(text.Tag, base.Tag), (text.Target, base.Target)])
+@pytest.mark.parametrize(("asked", "written"), [(texts.Tag, base.Tag), (texts.Target, base.Target)])
 @given(text=TEXT)
 @settings(max_examples=150)
 @example(text="a" * 63)
@@ -50,7 +49,7 @@ def test_tags_and_targets_are_the_same_on_both_sides(asked: Any, written: Any, t
 @example("a" * 257)
 @example("a.b\n")
 def test_a_name_is_a_glob_without_stars(text: str) -> None:
-    assert _taken(action.ActionName, text) == (_written(base.ActionGlob, text) and "*" not in text)
+    assert _taken(texts.ActionName, text) == (_written(base.ActionGlob, text) and "*" not in text)
 
 
 @given(TEXT)
@@ -58,7 +57,7 @@ def test_a_name_is_a_glob_without_stars(text: str) -> None:
 @example("a/b")
 @example("reports/data-worker")
 def test_an_agent_that_can_be_asked_for_can_be_named(text: str) -> None:
-    if _taken(action.AgentKey, text):
+    if _taken(texts.AgentKey, text):
         assert _written(base.AgentName, text)
 
 

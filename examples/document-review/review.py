@@ -1,6 +1,6 @@
 """The document review: forty readings, each in scope alone, together out of what was authorised.
 
-`python examples/document-review/story.py` serves a copy of this folder and plays the agents over plain HTTP: once with
+`python examples/document-review/review.py` serves a copy of this folder and plays the agents over plain HTTP: once with
 a plan, which is stopped before the first step, and once without, stopped at the step that crosses the line.
 """
 

@@ -1,6 +1,6 @@
 """The accountability chain: the desk hands out work, a worker reads, mail is held, and the trace tells it all.
 
-`python examples/accountability-chain/story.py` serves a copy of this folder and plays the agents over plain HTTP.
+`python examples/accountability-chain/chain.py` serves a copy of this folder and plays the agents over plain HTTP.
 """
 
 import contextlib
