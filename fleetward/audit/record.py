@@ -80,7 +80,7 @@ class RunRecord(_Head, frozen=True, kw_only=True, tag="Run"):
     run: str
     agent: str
     """Who opened it."""
-    state: Literal["Opened", "Closed"]
+    state: Literal["Opened", "Closed", "Expired"]
     mandate: Mandate | None = None
     """What was authorised, where the run was opened."""
     parent: str | None = None

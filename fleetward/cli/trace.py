@@ -126,7 +126,7 @@ def _show_why(trail: Records, record_id: str, output: str) -> None:
     if not isinstance(record, DecisionRecord | OutcomeRecord | RunRecord):
         raise CliError(f"record {printable(record_id)} is neither a decision nor an outcome: no run authorises it")
     links = why(record, find)
-    if isinstance(record, RunRecord) and record.state == "Closed":
+    if isinstance(record, RunRecord) and record.state != "Opened":
         links = [*_openings(trail, record.run), *links]
     if output == "json":
         click.echo(tracejson.encode(tracejson.chain(links)))

@@ -141,6 +141,11 @@ def test_a_run_that_is_never_closed_ends_by_its_time(care: World) -> None:
     assert "has expired" in care.delegate(DESK, READER, run)["reason"]
     assert care.plan(DESK, run, [{"id": "a", "agent": READER, "action": READ}])["decision"] == "Deny"
 
+    def states() -> list[str]:
+        return [record["state"] for record in care.server.records() if record["type"] == "Run" and record["run"] == run]
+
+    until(lambda: states() == ["Opened", "Expired"], "its end is on record")
+
 
 def test_a_thousand_runs_at_once(care: World) -> None:
     """Each with a limit of its own, ten hands opening them; none sees another's use."""

@@ -127,9 +127,9 @@ async def relaying(directory: Path, *, patience: float = 1.0, known: Known | Non
     async with contextlib.AsyncExitStack() as stack:
         store = stack.enter_context(contextlib.closing(RunStore.open(directory / "runs.db", ids=run_ids(tag))))
         lanes = await stack.enter_async_context(Lanes(known, patience=patience))
-        runs = await stack.enter_async_context(Runs(store, keys))
-        desk = RunDesk(runs, tag, lanes, known)
         audit = stack.enter_context(Store.open(directory / "audit.db"))
+        runs = await stack.enter_async_context(Runs(store, keys, audit))
+        desk = RunDesk(runs, tag, lanes, known)
         hub = await stack.enter_async_context(Hub(audit, WorkloadBinding(lambda _: {}), runs=desk))
         hub.publish(REGISTRY)
         served = [*routes(audit, hub, Names()), *run_routes(desk, hub, Names(), OURS)]

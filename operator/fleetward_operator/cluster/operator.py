@@ -258,7 +258,8 @@ class Operator:
 
     async def _keep_runs(self, stack: contextlib.AsyncExitStack) -> RunDesk:
         try:
-            return await stack.enter_async_context(kept_runs(self._settings.data, self.grant_keys, self.peers))
+            data, peers = self._settings.data, self.peers
+            return await stack.enter_async_context(kept_runs(data, self.grant_keys, self.store, peers))
         except (JournalError, TagError) as error:
             raise StartError(str(error)) from None
 

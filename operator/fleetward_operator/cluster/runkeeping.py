@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Protocol
 
 from fleetward.run.journal import RunStore
-from fleetward_operator.hub.runs import Keys, Runs
+from fleetward_operator.hub.runs import Keys, OwnRecords, Runs
 from fleetward_operator.relay.desk import RunDesk, Twins
 from fleetward_operator.relay.lane import Keepers, Lanes
 from fleetward_operator.relay.tags import open_tag, run_ids
@@ -17,9 +17,9 @@ class Others(Keepers, Twins, Protocol):
 
 
 @contextlib.asynccontextmanager
-async def kept_runs(data: Path, keys: Keys, others: Others) -> AsyncIterator[RunDesk]:
+async def kept_runs(data: Path, keys: Keys, records: OwnRecords, others: Others) -> AsyncIterator[RunDesk]:
     """Have the desk while the block lasts. Raises JournalError, TagError."""
     tag = open_tag(data / "runs.tag")
     with contextlib.closing(RunStore.open(data / "runs.db", ids=run_ids(tag))) as store:
-        async with Lanes(others) as lanes, Runs(store, keys) as runs:
+        async with Lanes(others) as lanes, Runs(store, keys, records) as runs:
             yield RunDesk(runs, tag, lanes, others)

@@ -36,6 +36,9 @@ SILENT_LEASES = 2
 GOODBYE_TIMEOUT = 1.0
 """Seconds for a sidecar to take a last message."""
 
+MAX_QUESTIONS = 2048
+"""Questions of one sidecar that are not answered yet; a sidecar asks no more than half of that at once."""
+
 MAX_PRINCIPALS = 1000
 """Agents above those of one sidecar that it is sent; the one not heard of for longest is let go, and may come back."""
 
@@ -117,6 +120,8 @@ class SidecarLink:
         self._renew: messages.Renew | None = None
         self._acknowledged = 0
         self._replies: deque[messages.Reply] = deque()
+        self._asked = 0
+        """Questions whose answers were not sent yet."""
         self._keys: dict[str, str] = {}
         """The keys that were sent."""
         self.principals: OrderedDict[str, None] = OrderedDict()
@@ -268,6 +273,9 @@ class SidecarLink:
                     raise RefusedError("Hello came a second time")
 
     def _ask(self, number: int, request: calls.Request) -> None:
+        self._asked += 1
+        if self._asked > MAX_QUESTIONS:
+            raise RefusedError(f"more than {MAX_QUESTIONS} questions were asked before they were answered")
         view = self._hub.view
         if view is None:
             self._reply(number, calls.Failed(reason="the hub has not read the resources yet"))
@@ -357,6 +365,7 @@ class SidecarLink:
                 yield messages.encode(messages.Acknowledged(seq=seq))
             while self._replies and self._hub.view is self._seen:  # what a reply builds on goes first
                 yield messages.encode(self._replies.popleft())
+                self._asked -= 1
             if view is None and renew is None and not seq and not self._replies:
                 return
 

@@ -7,11 +7,15 @@ import time
 from collections import deque
 from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from functools import partial
 from typing import NamedTuple, Protocol, Self
 
 import msgspec
 
+from fleetward.audit.query import utc
+from fleetward.audit.record import Record, RunRecord
+from fleetward.audit.store import StoreError
 from fleetward.delegation.keys import KeyRing
 from fleetward.delegation.token import sign
 from fleetward.registry.registry import Registry
@@ -19,6 +23,7 @@ from fleetward.run import calls
 from fleetward.run.book import Book
 from fleetward.run.journal import JournalError, RunStore
 from fleetward.run.standing import Refusal, standing
+from fleetward.run.state import EndedRun
 from fleetward_operator.hub.kept import KeptRuns
 from fleetward_operator.hub.planjudge import History, PlanJudge
 
@@ -49,6 +54,13 @@ class Keys(Protocol):
         """Do what is due to the keys; say whether they are others now. Raises OSError."""
 
 
+class OwnRecords(Protocol):
+    """What is needed of `fleetward.audit.store.Store`."""
+
+    def append_own(self, build: Callable[[str, str, int], Record]) -> Record:
+        """Commit a record of the hub's own. Raises StoreError."""
+
+
 class _Asked(NamedTuple):
     request: calls.Request
     webhook: str
@@ -59,8 +71,11 @@ class _Asked(NamedTuple):
 class Runs:
     """Answers questions about runs. An asynchronous context manager, of one event loop; its thread owns the store."""
 
-    def __init__(self, store: RunStore, keys: Keys) -> None:
+    def __init__(self, store: RunStore, keys: Keys, records: OwnRecords) -> None:
         self._store = store
+        self._records = records
+        self._ended: list[EndedRun] = []
+        """Runs that their time ended, and that are not on record yet."""
         self._keys = keys
         self.keys_changed: Callable[[], None] = _nothing
         """Called on the loop when grants are signed with other keys than before."""
@@ -139,7 +154,7 @@ class Runs:
         try:
             with self._store.batch() as book:
                 if sweep:
-                    book.sweep(now)
+                    self._ended += book.sweep(now)
                 replies = [self._answer(book, asked, now) for asked in batch]
         except JournalError as error:
             if not self.problem:
@@ -147,7 +162,17 @@ class Runs:
             self.problem = str(error)
             return [calls.Failed(reason=str(error)) for _ in batch]
         self.problem = ""
+        self._record_ended()
         return replies
+
+    def _record_ended(self) -> None:
+        """Record the runs that their time ended; what cannot be recorded now is tried again."""
+        try:
+            while self._ended:
+                self._records.append_own(partial(_expired, self._ended[0]))
+                self._ended.pop(0)
+        except StoreError as error:
+            _log.error("The end of run %s cannot be recorded: %s", self._ended[0].id, error)
 
     def _answer(self, book: Book, asked: _Asked, now: float) -> calls.Reply:
         try:
@@ -193,6 +218,13 @@ def check_served(request: calls.Request, agents: Collection[str]) -> calls.NotAl
     if agent is None or agent in agents:
         return None
     return calls.NotAllowed(reason=f"agent {agent} is not one that this webhook serves")
+
+
+def _expired(run: EndedRun, id_: str, writer: str, seq: int) -> Record:
+    time_ = utc(datetime.fromtimestamp(run.at, UTC))
+    return RunRecord(
+        id=id_, writer=writer, seq=seq, time=time_, run=run.id, agent=run.opener, state="Expired", registry_version=""
+    )
 
 
 def _addressed(reply: calls.Reply, step: calls.Step, registry: Registry) -> calls.Reply:

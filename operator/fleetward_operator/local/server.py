@@ -98,7 +98,7 @@ class LocalServer:
             stack.enter_context(_owned(settings.data))
             store = stack.enter_context(contextlib.closing(_open_store(settings.data)))
             forwarder = await stack.enter_async_context(Forwarder(store, settings.data / "sinks"))
-            runs = await stack.enter_async_context(_open_runs(settings.data))
+            runs = await stack.enter_async_context(_open_runs(settings.data, store))
             hub = await stack.enter_async_context(
                 Hub(
                     store,
@@ -210,14 +210,14 @@ def _open_store(data: Path) -> Store:
 
 
 @contextlib.asynccontextmanager
-async def _open_runs(data: Path) -> AsyncIterator[Runs]:
+async def _open_runs(data: Path, records: Store) -> AsyncIterator[Runs]:
     try:
         keys = FileKeys(data / "grant-keys.json")
         store = RunStore.open(data / "runs.db")
     except (JournalError, KeyRingError, OSError) as error:
         raise ServeError(str(error)) from None
     with contextlib.closing(store):
-        async with Runs(store, keys) as runs:
+        async with Runs(store, keys, records) as runs:
             yield runs
 
 
