@@ -16,7 +16,7 @@ from aiohttp import web
 from cloudevents.core.bindings.http import HTTPMessage, from_structured_event
 
 from fleetward.audit.forward import BATCH_RECORDS, Forwarder, SinkStatus
-from fleetward.audit.record import Record, encode
+from fleetward.audit.record import Record, RunRecord, encode
 from fleetward.audit.store import Store
 from fleetward.resources import AuditSink
 
@@ -176,29 +176,41 @@ async def test_a_record_becomes_a_cloud_event(store: Store, make: Make) -> None:
         make("aaa", 2, "Outcome"),
         make("aaa", 3, "ModeChange"),
         make("aaa", 4, "AccessRefused"),
+        RunRecord(
+            id="aaa-5",
+            writer="aaa",
+            seq=5,
+            time="2026-03-01T10:00:00.123456Z",
+            run="r-1",
+            agent="reports/desk",
+            state="Opened",
+            traceparent=traceparent,
+            registry_version="1",
+        ),
     ]
     store.append([encode(record) for record in records])
     target = Target()
     async with target.up() as url, Forwarder(store) as forwarder:
         await forwarder.set_sinks([events_sink(url)])
-        await until(lambda: len(target.taken) == 4)
+        await until(lambda: len(target.taken) == 5)
     for headers, _ in target.requests:
         assert headers["Content-Type"] == "application/cloudevents+json"
     events = [from_structured_event(HTTPMessage(headers, body)) for headers, body in target.requests]
-    assert [event.get_id() for event in events] == ["aaa-1", "aaa-2", "aaa-3", "aaa-4"]
+    assert [event.get_id() for event in events] == ["aaa-1", "aaa-2", "aaa-3", "aaa-4", "aaa-5"]
     assert {event.get_source() for event in events} == {"fleetward/aaa"}
     assert {event.get_specversion() for event in events} == {"1.0"}
     assert [event.get_type() for event in events] == [
-        f"dev.fleetward.audit.{name}.v1" for name in ("decision", "outcome", "modechange", "accessrefused")
+        f"dev.fleetward.audit.{name}.v1" for name in ("decision", "outcome", "modechange", "accessrefused", "run")
     ]
     assert [event.get_subject() for event in events] == [
         "reports/data-worker",
         "reports/data-worker",
         "AgentFleet reporting",
         "reports/pod-x",
+        "reports/desk",
     ]
     assert events[0].get_time() == datetime(2026, 3, 1, 10, 0, 0, 123456, UTC)
-    assert [event.get_extension("traceparent") for event in events] == [traceparent, None, None, None]
+    assert [event.get_extension("traceparent") for event in events] == [traceparent, None, None, None, traceparent]
     assert [event.get_data() for event in events] == [json.loads(encode(record)) for record in records]
 
 

@@ -14,7 +14,7 @@ from cloudevents.core.bindings.http import HTTPMessage, to_structured_event
 from cloudevents.core.v1.event import CloudEvent
 from yarl import URL
 
-from fleetward.audit.record import AccessRefusedRecord, DecisionRecord, ModeChangeRecord, Record
+from fleetward.audit.record import AccessRefusedRecord, DecisionRecord, ModeChangeRecord, Record, RunRecord
 from fleetward.audit.sinks.base import SinkError
 from fleetward.audit.store import StoredRecord
 
@@ -84,7 +84,7 @@ def event_message(stored: StoredRecord) -> HTTPMessage:
         "time": datetime.fromisoformat(record.time),
         "datacontenttype": "application/json",
     }
-    if isinstance(record, DecisionRecord) and record.traceparent:
+    if isinstance(record, DecisionRecord | RunRecord) and record.traceparent:
         attributes["traceparent"] = record.traceparent
     return to_structured_event(CloudEvent(attributes, msgspec.json.decode(stored.body)))
 
