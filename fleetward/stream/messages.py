@@ -89,7 +89,7 @@ class Records(_Message, frozen=True):
 
 
 class Question(_Message, frozen=True):
-    """About a run. Answered by a Reply of the same number, in whatever order."""
+    """About a run. Answered by a Reply of the same number, in whatever order; number 0 asks for no answer."""
 
     number: Seq
     request: calls.Request

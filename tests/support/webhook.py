@@ -134,7 +134,9 @@ class SmallHub:
             case messages.Renew(token=token):
                 await _send(ws, messages.Renewed(token=token, ttl=self.ttl, version=self.slice.version))
             case messages.Question(number=number, request=request):
-                await _send(ws, messages.Reply(number=number, reply=self._answer(request)))
+                reply = self._answer(request)
+                if number:
+                    await _send(ws, messages.Reply(number=number, reply=reply))
             case messages.Records(records=records):
                 taken = [json.loads(bytes(record)) for record in records]
                 self.seen.update(record["id"] for record in taken)

@@ -290,6 +290,9 @@ class SidecarLink:
 
     def _reply(self, number: int, reply: calls.Reply) -> None:
         self._know(reply)
+        if number == 0:
+            self._asked -= 1
+            return
         self._replies.append(messages.Reply(number=number, reply=reply))
         self._wake.set()
 

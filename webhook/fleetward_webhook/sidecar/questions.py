@@ -32,8 +32,10 @@ class Questions:
         if len(self._waiting) >= MAX_WAITING:
             return calls.Failed(reason=f"{MAX_WAITING} questions to the hub are under way")
         future: asyncio.Future[calls.Reply] = asyncio.get_running_loop().create_future()
-        number = self._put(request)
+        self._number += 1
+        number = self._number
         self._waiting[number] = future
+        self._put(number, request)
         try:
             async with asyncio.timeout(ANSWER_SECONDS):
                 return await future
@@ -45,13 +47,11 @@ class Questions:
     def tell(self, request: calls.Request) -> None:
         """Say something whose answer is of no interest. Without a connection nothing is said."""
         if self._open:
-            self._put(request)
+            self._put(0, request)
 
-    def _put(self, request: calls.Request) -> int:
-        self._number += 1
-        self._unsent.append(messages.Question(number=self._number, request=request))
+    def _put(self, number: int, request: calls.Request) -> None:
+        self._unsent.append(messages.Question(number=number, request=request))
         self._wake.set()
-        return self._number
 
     async def frames(self) -> AsyncGenerator[messages.Question, None]:
         """Give, over a new connection, what is asked, in order, for ever."""
