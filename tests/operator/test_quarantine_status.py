@@ -6,6 +6,7 @@ from support.clusterview import agent, pod, resource
 from support.reading import Reading
 
 from fleetward.resources.base import LabelSelector
+from fleetward_operator.status.agent import NO_PODS
 from fleetward_operator.view.quarantine import Opening
 
 NEEDS = "cutting needs a network plugin that enforces NetworkPolicy"
@@ -102,7 +103,7 @@ def test_without_pods_there_is_nothing_to_cut() -> None:
     reading = Reading(agent("alpha", "Quarantined"))
     reading.status()
     assert (reading.ready, reading.reason) == ("True", "Quarantined")
-    assert reading.message == "every decision is denied; pods are kept: no pod runs the agent"
+    assert reading.message == f"every decision is denied; pods are kept: {NO_PODS}"
 
 
 def test_a_shared_pod_is_not_cut_off_and_counts_as_paused() -> None:

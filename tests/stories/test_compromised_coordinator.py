@@ -14,12 +14,18 @@ from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from stories.world import Answer, World, serving
+from stories.world import Agents, Answer, World, serving
 from support.waiting import until
 
 from fleetward.delegation.keys import KeyRing
 
 CHIEF, ROGUE, FIRST, SECOND = "office/chief", "office/rogue", "office/first", "office/second"
+NAMESPACE = """\
+apiVersion: v1
+kind: Namespace
+metadata: {name: office}
+---
+"""
 AGENT = """\
 apiVersion: fleetward.dev/v1alpha1
 kind: Agent
@@ -58,13 +64,17 @@ LIMITS = {"steps": 50, "calls": 40, "records": 50, "inputTokens": 1000, "outputT
 SCOPE = {"actions": ["db.*"], "dataClasses": ["customer"], "targets": ["db"], "depth": 1, "limits": LIMITS}
 
 
+def resources() -> str:
+    roles = {"chief": "Coordinator", "rogue": "Coordinator", "first": "Worker", "second": "Worker"}
+    agents = "".join(AGENT.format(name=name, role=role) for name, role in roles.items())
+    return f"{NAMESPACE}{agents}{REST}"
+
+
 @pytest.fixture(scope="module")
 def office(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     folder = tmp_path_factory.mktemp("office") / "folder"
     folder.mkdir()
-    roles = {"chief": "Coordinator", "rogue": "Coordinator", "first": "Worker", "second": "Worker"}
-    agents = "".join(AGENT.format(name=name, role=role) for name, role in roles.items())
-    (folder / "office.yaml").write_text(f"{agents}{REST}")
+    (folder / "office.yaml").write_text(resources())
     with serving(folder) as world:
         yield world
 
@@ -73,7 +83,7 @@ def office(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
 class Given:
     """A run of the chief's, and the rogue's valid grant."""
 
-    world: World
+    world: Agents
     run: str
     grant: str
 
@@ -94,7 +104,7 @@ class Given:
 
 
 @pytest.fixture
-def given(office: World) -> Given:
+def given(office: Agents) -> Given:
     run = office.open(CHIEF, limits={"depth": 3})
     return Given(office, run, office.give(CHIEF, ROGUE, run, scope=SCOPE))
 
@@ -176,7 +186,7 @@ def test_an_expired_one(given: Given) -> None:
 
 def test_one_made_by_itself(given: Given) -> None:
     """With its own key, under the hub's key id and under one of its own; with no signature; with the public key."""
-    ring = KeyRing.load((given.world.data / "grant-keys.json").read_bytes())
+    ring = KeyRing.load(given.world.grant_keys())
     wide = {**claims(given.grant), "scope": {}}
     own = Ed25519PrivateKey.generate()
     head = {"alg": "EdDSA", "typ": "fleetward-grant+jwt", "kid": ring.kid}

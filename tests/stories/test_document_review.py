@@ -2,10 +2,11 @@
 
 from collections import Counter
 from collections.abc import Iterator
+from itertools import cycle, islice
 from typing import Any
 
 import pytest
-from stories.world import Answer, Line, World, at_once, copied, serving
+from stories.world import Agents, Answer, World, at_once, copied, serving
 from support.serving import replace
 from support.waiting import until
 
@@ -25,6 +26,12 @@ def review(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         yield world
 
 
+@pytest.fixture
+def readers() -> list[str]:
+    """Those of the readers that do the work."""
+    return READERS
+
+
 def subtasks(name: str = READ) -> list[Answer]:
     return [
         {"id": f"read-{number:02}", "agent": reader, "action": {"kind": "ToolCall", "name": name}}
@@ -32,13 +39,13 @@ def subtasks(name: str = READ) -> list[Answer]:
     ]
 
 
-def planned(world: World, steps: list[Answer], **mandate: Any) -> Answer:
+def planned(world: Agents, steps: list[Answer], **mandate: Any) -> Answer:
     """Have the planner ask about a plan, under a grant of the lead's."""
     run = world.open(LEAD, **mandate)
     return world.plan(PLANNER, run, steps, grant=world.give(LEAD, PLANNER, run))
 
 
-def test_at_plan_time_the_total_is_named(review: World) -> None:
+def test_at_plan_time_the_total_is_named(review: Agents) -> None:
     mandate = {"dataClasses": ["contract"], "targets": ["archive"], "limits": {"records": 3000}}
     assert planned(review, subtasks()[:30], **mandate)["decision"] == "Allow"
     answer = planned(review, subtasks(), **mandate)
@@ -50,7 +57,7 @@ def test_at_plan_time_the_total_is_named(review: World) -> None:
     assert len(record["plan"]) == 40
 
 
-def test_at_plan_time_the_steps_out_of_scope_are_named(review: World) -> None:
+def test_at_plan_time_the_steps_out_of_scope_are_named(review: Agents) -> None:
     steps = subtasks()
     steps[16]["action"]["name"] = "documents.salaries.read"
     answer = planned(review, steps, dataClasses=["contract"])
@@ -60,7 +67,7 @@ def test_at_plan_time_the_steps_out_of_scope_are_named(review: World) -> None:
     assert "step read-17" in answer["reason"]
 
 
-def test_at_plan_time_a_rule_sees_what_all_steps_touch_together(review: World) -> None:
+def test_at_plan_time_a_rule_sees_what_all_steps_touch_together(review: Agents) -> None:
     """Contracts alone, and salaries alone, are within the mandate; both together are not what the rule allows."""
     salaries = subtasks("documents.salaries.read")
     mandate = {"dataClasses": ["contract", "salary"]}
@@ -70,7 +77,7 @@ def test_at_plan_time_a_rule_sees_what_all_steps_touch_together(review: World) -
     assert (answer["decision"], answer["rules"][0]["rule"]) == ("Deny", "not-contracts-with-salaries")
 
 
-def test_a_plan_without_a_mandate_to_hand_on_is_stopped(review: World) -> None:
+def test_a_plan_without_a_mandate_to_hand_on_is_stopped(review: Agents) -> None:
     run = review.open(LEAD, limits={"depth": 1})
     answer = review.plan(PLANNER, run, subtasks(), grant=review.give(LEAD, PLANNER, run))
     of_mandate, of_grant = answer["violations"]
@@ -87,30 +94,31 @@ def test_a_plan_costs_nothing_and_the_same_plan_can_be_carried_out(review: World
     assert review.plan(LEAD, run, subtasks()[:1])["decision"] == "Deny", "what the run has used counts"
 
 
-def test_in_flight_the_step_that_crosses_the_line_is_stopped(review: World) -> None:
-    run, grants = handed_out(review, {"records": 3000})
-    answers = [review.act(reader, READ, run, grants[reader]) for reader in READERS]
+def test_in_flight_the_step_that_crosses_the_line_is_stopped(review: Agents, readers: list[str]) -> None:
+    run, grants = handed_out(review, {"records": 3000}, readers)
+    answers = [review.act(reader, READ, run, grants[reader]) for reader in islice(cycle(readers), 40)]
     assert [answer["decision"] for answer in answers] == ["Allow"] * 30 + ["Deny"] * 10
     for answer in answers[30:]:
         assert answer["violations"] == [{"total": "records", "found": "3100", "allowed": "3000", "by": "mandate"}]
     assert review.recorded(answers[30])[0]["violations"] == answers[30]["violations"]
 
 
-@pytest.mark.parametrize("limits", [{"records": 3000}, {"steps": 70}], ids=["records", "steps"])
-def test_in_flight_forty_at_the_same_instant_never_get_one_step_more(review: World, limits: dict[str, int]) -> None:
-    """Forty delegations are steps, too, so both limits leave thirty readings."""
-    run, grants = handed_out(review, limits)
-    lines = {reader: Line(review.server.address(reader)) for reader in READERS}
+@pytest.mark.parametrize("limit", ["records", "steps"])
+def test_in_flight_all_at_the_same_instant_never_get_one_step_more(
+    review: Agents, readers: list[str], limit: str
+) -> None:
+    """Delegations are steps, too, so both limits leave thirty readings."""
+    run, grants = handed_out(review, {"records": 3000} if limit == "records" else {"steps": len(readers) + 30}, readers)
 
     def insist(reader: str) -> list[str]:
         body = {"agent": reader, "run": run, "grant": grants[reader], "action": {"kind": "ToolCall", "name": READ}}
-        with lines[reader] as line:
-            return [line.ask("/v1/decisions", body)["decision"] for _ in range(3)]
+        with review.line(reader) as line:
+            return [line.ask("/v1/decisions", body)["decision"] for _ in range(120 // len(readers))]
 
-    found = Counter(decision for each in at_once(insist, READERS) for decision in each)
+    found = Counter(decision for each in at_once(insist, readers) for decision in each)
     assert found == {"Allow": 30, "Deny": 90}
-    on_record = Counter(record["decision"] for record in review.records(run, 161) if "action" in record)
-    assert on_record == {"Allow": 70, "Deny": 90}
+    on_record = Counter(record["decision"] for record in review.records(run, len(readers) + 121) if "action" in record)
+    assert on_record == {"Allow": len(readers) + 30, "Deny": 90}
 
 
 def test_declaring_less_does_not_help_and_what_is_denied_costs_nothing(review: World) -> None:
@@ -158,7 +166,7 @@ def test_a_share_holds_for_all_below_it(review: World) -> None:
     assert decisions[2]["violations"][0]["by"].startswith("grant g-")
 
 
-def handed_out(world: World, limits: dict[str, int], readers: list[str] = READERS) -> tuple[str, dict[str, str]]:
+def handed_out(world: Agents, limits: dict[str, int], readers: list[str] = READERS) -> tuple[str, dict[str, str]]:
     """Open a run and hand work to each reader: the run, and the grants."""
     run = world.open(LEAD, dataClasses=["contract"], targets=["archive"], limits=limits)
     return run, {reader: world.give(LEAD, reader, run, scope={"depth": 0}) for reader in readers}

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -21,19 +22,28 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 Answer = dict[str, Any]
 
 
-class World:
-    """A served folder, and what its agents can ask."""
+class Agents(ABC):
+    """What agents can ask, wherever they run; the stories go by this."""
 
-    def __init__(self, server: Serve) -> None:
-        self.server = server
+    @abstractmethod
+    def post(self, agent: str, path: str, body: Any) -> tuple[int, Answer]:
+        """Ask at the agent's webhook: the status, and the answer or problem."""
 
-    @property
-    def data(self) -> Path:
-        return self.server.folder / ".fleetward"
+    @abstractmethod
+    def line(self, agent: str) -> "Line":
+        """Give a connection to the agent's webhook."""
+
+    @abstractmethod
+    def stored(self) -> list[Answer]:
+        """Give what is on record."""
+
+    @abstractmethod
+    def grant_keys(self) -> bytes:
+        """Give the keys that grants are signed with, as they are kept."""
 
     def ask(self, agent: str, path: str, body: Any, *, status: int = 200) -> Answer:
         """Ask at the agent's webhook; the status is what is expected."""
-        found, answer = post(self.server.address(agent) + path, json.dumps(body).encode())
+        found, answer = self.post(agent, path, body)
         assert found == status, answer
         return answer
 
@@ -84,9 +94,35 @@ class World:
     def recorded(self, *answers: Answer) -> list[Answer]:
         """Give the records of answers, once they are all there."""
         ids = [answer["id"] for answer in answers]
-        until(lambda: {*ids} <= {record["id"] for record in self.server.records()}, "all is on record")
-        found = {record["id"]: record for record in self.server.records()}
+        until(lambda: {*ids} <= {record["id"] for record in self.stored()}, "all is on record")
+        found = {record["id"]: record for record in self.stored()}
         return [found[id_] for id_ in ids]
+
+    def _records(self, run: str) -> list[Answer]:
+        return [record for record in self.stored() if record.get("run") == run]
+
+
+class World(Agents):
+    """A served folder, and what its agents can ask."""
+
+    def __init__(self, server: Serve) -> None:
+        self.server = server
+
+    @property
+    def data(self) -> Path:
+        return self.server.folder / ".fleetward"
+
+    def post(self, agent: str, path: str, body: Any) -> tuple[int, Answer]:
+        return post(self.server.address(agent) + path, json.dumps(body).encode())
+
+    def line(self, agent: str) -> "Line":
+        return Line(self.server.address(agent))
+
+    def stored(self) -> list[Answer]:
+        return self.server.records()
+
+    def grant_keys(self) -> bytes:
+        return (self.data / "grant-keys.json").read_bytes()
 
     def fleetward(self, *arguments: str) -> str:
         """Run a command of `fleetward` as a process; give what it prints."""
@@ -98,15 +134,13 @@ class World:
     def trace(self, *arguments: str) -> str:
         return self.fleetward("trace", *arguments, "--data", str(self.data))
 
-    def _records(self, run: str) -> list[Answer]:
-        return [record for record in self.server.records() if record.get("run") == run]
-
 
 class Line:
-    """A connection to a webhook that stays open, for whoever asks often."""
+    """A connection to a webhook that stays open, for whoever asks often; `headers` go with each request."""
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, **headers: str) -> None:
         self._connection = http.client.HTTPConnection(urlsplit(address).netloc, timeout=20)
+        self._headers = {"Content-Type": "application/json", **headers}
 
     def __enter__(self) -> Self:
         return self
@@ -116,7 +150,7 @@ class Line:
 
     def ask(self, path: str, body: Answer) -> Answer:
         """Ask. Raises OSError or HTTPException where nobody answers."""
-        self._connection.request("POST", path, json.dumps(body).encode(), {"Content-Type": "application/json"})
+        self._connection.request("POST", path, json.dumps(body).encode(), self._headers)
         with self._connection.getresponse() as response:
             return {"status": response.status, **json.load(response)}
 

@@ -14,7 +14,7 @@ from support.chart import NAMESPACE
 from support.controlplane.golang import REPOSITORY
 from support.controlplane.node import ProcessNode
 from support.controlplane.plane import free_ports
-from support.installed import Installed, Program, installed, own_plane
+from support.installed import Program, installed, own_plane
 from support.rights import audit_options
 from support.spine import WITHIN, Spine, node, webhook_image
 from support.waiting import until
@@ -25,7 +25,7 @@ EXAMPLE = REPOSITORY / "examples" / "accountability-chain"
 CARE = "care"
 DESK, WORKER, MAILER = "care/desk", "care/data-worker", "care/mailer"
 AGENT = "import os, time; print(os.environ.get('FLEETWARD_URL', ''), flush=True); time.sleep(100000)"
-PLACES = {"desk": "one", "data-worker": "two", "mailer": "two"}
+PLACES = {DESK: "one", WORKER: "two", MAILER: "two"}
 """On which node an agent's pod runs; the webhooks of each node connect to one replica."""
 
 Answer = tuple[int, dict[str, Any]]
@@ -37,25 +37,40 @@ class Chain(Spine):
     nodes: dict[str, ProcessNode]
     second: Program
     second_hub: str
+    places: dict[str, str]
+
+    def apply_example(self, folder: Path) -> None:
+        """Apply a folder as people do."""
+        self.plane.kubectl("apply", "-f", str(folder))
+
+    def deploy(self, places: Mapping[str, str]) -> None:
+        """Have a pod for each agent, on its node, and wait until all are ready."""
+        self.places |= places
+        bodies = []
+        for agent, place in places.items():
+            namespace, name = agent.split("/")
+            workload = self.get("agent", name, namespace)["spec"]["workload"]
+            bodies += _workload(agent, place, workload.get("serviceAccountName", "default"))
+        self.apply(*bodies)
+        for agent in places:
+            self.running(*agent.split("/"))
 
     def ask(self, agent: str, path: str, **body: Any) -> Answer:
         """Ask an agent's own webhook as the agent does."""
-        data = json.dumps({"agent": agent, **body}).encode()
-        # To the webhook, its pod's loopback address is 127.0.0.1, as it is to the agent.
-        headers = {"Content-Type": "application/json", "Host": "127.0.0.1"}
-        request = urllib.request.Request(self.url(agent) + path, data, headers)  # noqa: S310 - our own webhook
-        try:
-            with urllib.request.urlopen(request, timeout=10) as answer:  # noqa: S310
-                return answer.status, json.load(answer)
-        except urllib.error.HTTPError as problem:
-            with problem:
-                return problem.code, json.load(problem)
+        return post(self.url(agent) + path, {"agent": agent, **body})
 
     def url(self, agent: str) -> str:
         """Say where an agent's webhook listens, by what its container was told."""
-        name = agent.partition("/")[2]
-        pod = self.running(CARE, name)["metadata"]["name"]
-        return self.nodes[PLACES[name]].logs(CARE, pod, "agent").splitlines()[-1]
+        namespace, name = agent.split("/")
+        pod = self.running(namespace, name)["metadata"]["name"]
+        node, told = self.nodes[self.places[agent]], list[str]()
+
+        def tells() -> bool:
+            told[:] = node.logs(namespace, pod, "agent").splitlines()
+            return bool(told)
+
+        until(tells, f"{agent} tells where its webhook listens", WITHIN)
+        return told[-1]
 
     def open(self, **limits: Any) -> str:
         """Open a run of the desk's, once its webhook is connected."""
@@ -93,9 +108,30 @@ class Chain(Spine):
             time.sleep(0.02)
 
 
+def post(url: str, body: Any) -> Answer:
+    """Ask a pod's webhook as what runs in the pod does: to the webhook, that came to 127.0.0.1."""
+    headers = {"Content-Type": "application/json", "Host": "127.0.0.1"}
+    request = urllib.request.Request(url, json.dumps(body).encode(), headers)  # noqa: S310 - our own webhook
+    try:
+        with urllib.request.urlopen(request, timeout=10) as answer:  # noqa: S310
+            return answer.status, json.load(answer)
+    except urllib.error.HTTPError as problem:
+        with problem:
+            return problem.code, json.load(problem)
+
+
 @contextmanager
 def chain(directory: Path) -> Iterator[Chain]:
     """Have it while the block lasts, with the example applied and its agents' pods ready."""
+    with replicas(directory) as running:
+        running.apply_example(EXAMPLE)
+        running.deploy(PLACES)
+        yield running
+
+
+@contextmanager
+def replicas(directory: Path) -> Iterator[Chain]:
+    """Have it while the block lasts, with no agents in it yet."""
     with ExitStack() as stack:
         plane = stack.enter_context(own_plane(*audit_options(directory)))
         (port,) = free_ports(1)
@@ -109,19 +145,8 @@ def chain(directory: Path) -> Iterator[Chain]:
             for place, hub in (("one", fleetward.hub), ("two", second_hub))
         }
         running = Chain(fleetward, nodes["one"])
-        running.nodes, running.second, running.second_hub = nodes, second, second_hub
-        _apply(fleetward, running)
+        running.nodes, running.second, running.second_hub, running.places = nodes, second, second_hub, {}
         yield running
-
-
-def _apply(fleetward: Installed, running: Chain) -> None:
-    for file in ("agents.yaml", "catalog.yaml", "policies.yaml"):
-        fleetward.plane.kubectl("apply", "-f", str(EXAMPLE / file))
-    for name, place in PLACES.items():
-        account = {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": name, "namespace": CARE}}
-        running.apply(account, _deployment(name, place))
-    for name in PLACES:
-        running.running(CARE, name)
 
 
 def _node(place: str, hub: str) -> Mapping[str, Any]:
@@ -130,7 +155,9 @@ def _node(place: str, hub: str) -> Mapping[str, Any]:
     return {"labels": {"place": place}, "services": services, "entrypoints": entrypoints}
 
 
-def _deployment(name: str, place: str) -> dict[str, Any]:
+def _workload(agent: str, place: str, account: str) -> list[dict[str, Any]]:
+    namespace, name = agent.split("/")
+    metadata = {"name": name, "namespace": namespace}
     container = {
         "name": "agent",
         "image": "registry.invalid/agent:1",
@@ -138,17 +165,16 @@ def _deployment(name: str, place: str) -> dict[str, Any]:
         "env": [{"name": "FLEETWARD_URL", "value": "http://127.0.0.1:8180"}],
     }
     spec = {
-        "serviceAccountName": name,
+        "serviceAccountName": account,
         "terminationGracePeriodSeconds": 2,
         "nodeSelector": {"place": place},
         "containers": [container],
     }
-    return {
-        "apiVersion": "apps/v1",
-        "kind": "Deployment",
-        "metadata": {"name": name, "namespace": CARE},
-        "spec": {
-            "selector": {"matchLabels": {"app": name}},
-            "template": {"metadata": {"labels": {"app": name}}, "spec": spec},
-        },
-    }
+    labels = {"app": name}
+    template = {"metadata": {"labels": labels}, "spec": spec}
+    deployed = {"selector": {"matchLabels": labels}, "template": template}
+    bodies = [{"apiVersion": "apps/v1", "kind": "Deployment", "metadata": metadata, "spec": deployed}]
+    if account == "default":
+        return bodies
+    named = {"name": account, "namespace": namespace}
+    return [{"apiVersion": "v1", "kind": "ServiceAccount", "metadata": named}, *bodies]

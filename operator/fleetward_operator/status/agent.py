@@ -14,6 +14,8 @@ from fleetward_operator.view.observed import Observed
 
 MOST_FLEETS = 256
 
+NO_PODS = "no pod runs the agent: none has both the labels and the service account that spec.workload says"
+
 
 def agent_status(observed: Observed, facts: AgentFacts, previous: Mapping[str, Any], now: datetime) -> Json:
     """Give the status of an agent. `previous` is the status it has, which times are kept from."""
@@ -112,7 +114,7 @@ def _governed(
     if not facts.has_workload:
         why = "spec.workload is left out, so no pod runs the agent"
     elif not webhooks[1]:
-        why = f"no pod of the agent runs ({_waiting(facts)})" if facts.pods else "no pod runs the agent"
+        why = f"no pod of the agent runs ({_waiting(facts)})" if facts.pods else NO_PODS
     else:
         why = where
     if mode == "Running":
