@@ -48,7 +48,7 @@ CLAMP = {"type": "Clamp", "field": "arguments.limit", "maximum": 1}
 SELECTOR = "spec.workload.selector"
 REQUIREMENT = "spec.agents.agentSelector.matchExpressions"
 ENTRY = "spec.entries.0"
-FIRST, SECOND, THIRD, FOURTH = (f"spec.rules.{number}" for number in range(4))
+FIRST, SECOND, THIRD, FOURTH, FIFTH = (f"spec.rules.{number}" for number in range(5))
 
 MISTAKES = [
     # Fields missing and unknown
@@ -87,7 +87,9 @@ MISTAKES = [
     Mistake("AgentFleet", "spec.defaultDecision", "Constrain", '"Constrain"', '"Allow", "RequireApproval", "Deny"'),
     Mistake("AgentFleet", "spec.declaredFacts", "Believed", '"Believed"', '"RestrictOnly", "Trusted"'),
     Mistake("ActionCatalog", f"{ENTRY}.reversibility", "No", '"No"', '"Reversible", "Irreversible"'),
+    Mistake("AgentFleet", "spec.delegation", "Union", '"Union"', '"Inherit", "Intersection"'),
     Mistake("AgentPolicy", "spec.enforcement", "Off", '"Off"', '"Enforce", "Audit"'),
+    Mistake("AgentPolicy", "spec.inheritance", "None", '"None"', '"Chain", "Self"'),
     Mistake("AgentPolicy", f"{FIRST}.phase", "Later", '"Later"', '"Before", "During", "After"'),
     Mistake("AgentPolicy", f"{FIRST}.decision", "Maybe", '"Maybe"', '"Throttle", "RequireApproval", "Deny"'),
     Mistake("AgentPolicy", f"{FIRST}.audit", "None", '"None"', '"Grouped", "Durable"'),
@@ -184,6 +186,8 @@ MISTAKES = [
     Mistake("AgentPolicy", f"{SECOND}.obligations.0.maximum", GONE, "maximum is missing", "largest value allowed"),
     Mistake("AgentPolicy", f"{SECOND}.obligations.0.field", "result.a", "found result.a", "applies to arguments"),
     Mistake("AgentPolicy", f"{THIRD}.obligations.0.maximum", 1, "not with Redact", "maximum goes with Clamp"),
+    Mistake("AgentPolicy", f"{FIRST}.cleanses", ["web"], "found RequireApproval", "decisions Allow and Constrain"),
+    Mistake("AgentPolicy", f"{FIFTH}.phase", "After", "found After", "fits the phase Before", f"{FIFTH}.cleanses"),
     Mistake("AuditSink", "spec.cloudEvents", GONE, "cloudEvents is missing", "type CloudEvents needs it"),
     Mistake("AuditSink", "spec.jsonLines", {"path": "a"}, "found CloudEvents", "type JsonLines only"),
     Mistake("AuditSink 1", "spec.jsonLines", GONE, "jsonLines is missing", "type JsonLines needs it"),
