@@ -136,4 +136,4 @@ def _trace(run: str, folder: Path) -> tuple[Samples, int]:
     counted = subprocess.run(
         [*command[:5], "--data", str(data), "-o", "json"], check=True, capture_output=True, text=True
     )
-    return Samples(TRACE, micros), counted.stdout.count('"id":')
+    return Samples(TRACE, micros), json.loads(counted.stdout)["records"]

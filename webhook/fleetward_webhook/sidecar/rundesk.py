@@ -22,6 +22,7 @@ from fleetward.decision.request import RequestError
 from fleetward.decision.situation import Situation
 from fleetward.delegation.grant import Grant
 from fleetward.delegation.scope import Amounts, Violation
+from fleetward.registry.slice import Mode
 from fleetward.run import calls
 from fleetward.run.api import DelegationRequest, PlanRequest
 from fleetward.run.situation import amounts_of, situation_of
@@ -213,21 +214,26 @@ class RunDesk:
         """Say under which run and grant the agent acts; a denial where it may not, before the hub is asked."""
         engine = self._service.engine
         agent = engine.agent_of(request)
+        grant, wrong = await self._grant_of(request, agent)
+        shown = _Standing(agent, grant.run if grant is not None else request.run or "", grant)
         if (why := engine.standstill(agent)) is not None:
-            return engine.deny(request, agent, *why)
-        grant = None
-        if request.grant is not None:
-            token = await _token_module()
-            try:
-                grant = cast("Grant", token.verify(request.grant, self._questions.keys, agent, int(time())))
-            except token.GrantError as error:
-                return engine.deny(request, agent, f"the grant is refused: {error}")
-            if request.run is not None and request.run != grant.run:
-                return engine.deny(
-                    request, agent, f"the grant is for run {grant.run}, and the request names {request.run}"
-                )
-        run = grant.run if grant is not None else request.run or ""
-        return _Standing(agent, run, grant)
+            return self._not_allowed(request, shown, calls.NotAllowed(reason=why[0]), why[1])
+        if wrong:
+            return engine.deny(request, agent, wrong)
+        return shown
+
+    async def _grant_of(self, request: DecisionRequest, agent: str) -> tuple[Grant | None, str]:
+        """Give the grant that a request shows, or what is wrong with it."""
+        if request.grant is None:
+            return None, ""
+        token = await _token_module()
+        try:
+            grant = cast("Grant", token.verify(request.grant, self._questions.keys, agent, int(time())))
+        except token.GrantError as error:
+            return None, f"the grant is refused: {error}"
+        if request.run is not None and request.run != grant.run:
+            return None, f"the grant is for run {grant.run}, and the request names {request.run}"
+        return grant, ""
 
     async def _ask(self, request: DecisionRequest, question: calls.Request) -> calls.Reply:
         """Ask the hub. Raises Problem where it cannot say, after the denial was recorded."""
@@ -244,8 +250,10 @@ class RunDesk:
             raise
         return reply
 
-    def _not_allowed(self, request: DecisionRequest, shown: _Standing, reply: calls.NotAllowed) -> Evaluation:
-        evaluation = self._service.engine.deny(request, shown.agent, reply.reason)
+    def _not_allowed(
+        self, request: DecisionRequest, shown: _Standing, reply: calls.NotAllowed, mode: Mode | None = None
+    ) -> Evaluation:
+        evaluation = self._service.engine.deny(request, shown.agent, reply.reason, mode)
         if reply.view is not None:
             evaluation.situation = situation_of(reply.view)
         elif shown.grant is not None:
