@@ -13,7 +13,7 @@ from fleetward.decision.action import DecisionRequest, DeclaredEstimate
 from fleetward.decision.agent import agent_variables
 from fleetward.decision.facts import CatalogIndex
 from fleetward.decision.request import RequestError
-from fleetward.decision.situation import ALONE, Situation, variables
+from fleetward.decision.situation import ALONE, Situation
 from fleetward.delegation.scope import MAX_DEPTH, Depth
 from fleetward.registry.registry import Registry
 from fleetward.registry.slice import Agent, Wire
@@ -103,12 +103,12 @@ def situate(supposed: Supposed, request: DecisionRequest, registry: Registry) ->
     else:
         to = _known(supposed.to, "to", registry)
         _check_delegation(supposed, supposed.to, request, agent)
-    plan = None if supposed.plan is None else variables(ALONE)["plan"] | _written(supposed.plan)
+    plan = None if supposed.plan is None else _written(supposed.plan)
     return Situation(
         path=supposed.path,
         labels=supposed.labels,
         target=supposed.to,
-        data_classes=(supposed.data_classes if plan is None else tuple(plan["dataClasses"])),
+        data_classes=(supposed.data_classes if plan is None else tuple(plan.get("dataClasses", ()))),
         run=_run(supposed, request, agent),
         to={} if to is None else agent_variables(to),
         plan=plan or {},

@@ -21,13 +21,12 @@ from fleetward.decision.outcome import constrain, outcome_variables, settle
 from fleetward.decision.plan import Circumstances, Plan
 from fleetward.decision.request import RequestError
 from fleetward.decision.rules import ReadyRule, make_ready
-from fleetward.decision.situation import ALONE, Situation, variables
+from fleetward.decision.situation import ALONE, Situation
 from fleetward.registry.slice import Agent, Phase, Policy, Role
 
 MAX_PLANS = 4096
 """Plans an agent keeps; beyond that it starts over, which costs time but never changes a decision."""
 
-_ALONE = variables(ALONE)
 _NOTHING_LEFT = Default("Allow", "no rule for outcomes speaks against it")
 
 
@@ -140,7 +139,7 @@ class AgentEngine:
         return Circumstances(
             self._variables,
             _arguments(action, arguments_digest),
-            _ALONE if situation is ALONE else variables(situation),
+            situation,
             outcome,
         )
 

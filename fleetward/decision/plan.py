@@ -18,6 +18,7 @@ from fleetward.decision.cel.runtime import EvaluationError, Runtime
 from fleetward.decision.facts import FactSets, declared_estimate, describe_declared, larger, overridden
 from fleetward.decision.judgement import Default, Judgement, combine, left_out
 from fleetward.decision.rules import SEVERITY, Erred, Hit, ReadyRule, erred
+from fleetward.decision.situation import VARIABLES, Situation, named_in
 
 _SKIP: Final = object()
 """In place of an activation: this view adds nothing to the trusted one."""
@@ -33,8 +34,7 @@ class Circumstances:
     agent: Mapping[str, Any]
     arguments: Mapping[str, Any]
     """`arguments` and `argumentsDigest` of the action, each where it is known."""
-    situation: Mapping[str, Any]
-    """`run`, `delegation`, `to` and `plan`."""
+    situation: Situation
     outcome: Mapping[str, Any] | None = None
 
 
@@ -71,6 +71,7 @@ class Plan:
         self._declared_variables = _variables(action, declared)
         met = [*self._on_trusted, *self._on_declared, *self._if_believed]
         self.reads_arguments = any(r.program is not None and "arguments" in r.program.source for r in met)
+        self._reads = named_in(r.program.source for r in met if r.program is not None)
         self._known: dict[object, Judgement] = {}
         view = None if self._adds else _SKIP
         untold = msgspec.structs.replace(action, estimate=None)  # it is not part of what the plan is kept under
@@ -92,10 +93,12 @@ class Plan:
             believed = overridden(known, told)
             trusted, largest = (believed, believed) if self._believe else (known, larger(known, told))
 
+        situated = {name: VARIABLES[name](circumstances.situation) for name in self._reads}
+
         def activation(variables: Mapping[str, Any], estimate: msgspec.Struct | None) -> object:
             amounts = {} if estimate is None else msgspec.to_builtins(estimate)
             action_variable = {**variables, **circumstances.arguments, "estimate": amounts}
-            all_variables = {"action": action_variable, "agent": circumstances.agent, **circumstances.situation}
+            all_variables = {"action": action_variable, "agent": circumstances.agent, **situated}
             if circumstances.outcome is not None:
                 all_variables["outcome"] = circumstances.outcome
             return runtime.activation(all_variables)

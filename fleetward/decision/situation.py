@@ -3,7 +3,8 @@
 The hub says all this, so it is trusted like a catalog.
 """
 
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -50,11 +51,19 @@ ALONE: Final = Situation()
 """An agent acts for itself, in no run."""
 
 
-def variables(situation: Situation) -> dict[str, Any]:
-    """Give what expressions read of a situation."""
-    return {
-        "run": dict(_NO_RUN) | dict(situation.run),
-        "delegation": {"depth": len(situation.path), "path": list(situation.path)},
-        "to": dict(_NO_DELEGATE) | dict(situation.to),
-        "plan": dict(_NO_PLAN) | dict(situation.plan),
+VARIABLES: Final[Mapping[str, Callable[[Situation], dict[str, Any]]]] = MappingProxyType(
+    {
+        "run": lambda situation: {**_NO_RUN, **situation.run},
+        "delegation": lambda situation: {"depth": len(situation.path), "path": list(situation.path)},
+        "to": lambda situation: {**_NO_DELEGATE, **situation.to},
+        "plan": lambda situation: {**_NO_PLAN, **situation.plan},
     }
+)
+"""What expressions read of a situation, by the name of the variable."""
+
+_NAMES: Final = re.compile(r"\b(" + "|".join(VARIABLES) + r")\b")
+
+
+def named_in(sources: Iterable[str]) -> tuple[str, ...]:
+    """Give the variables that expressions may name: making the others would cost each decision time for nothing."""
+    return tuple(sorted({name for source in sources for name in _NAMES.findall(source)}))
