@@ -330,7 +330,8 @@ async def test_nothing_is_left_when_the_node_stops(cluster: Cluster) -> None:
         "print(child.pid, flush=True); time.sleep(600)"
     )
     async with ProcessNode(cluster.plane.admin_kubeconfig) as node:
-        cluster.apply(pod(python(stubborn)))
+        # Named, since a scheduler that has just lost the API server may still know nodes that are gone.
+        cluster.apply(pod(python(stubborn), nodeName=node.name))
         await cluster.until_pod(ready)
         await until(lambda: node.logs(cluster.namespace, "pod", "main").strip())
         pids = [*node.pids(cluster.namespace, "pod").values(), int(node.logs(cluster.namespace, "pod", "main"))]
@@ -343,7 +344,7 @@ async def test_nothing_is_left_when_the_node_stops(cluster: Cluster) -> None:
 
 async def test_simulated_node_reports_ready_and_lets_go(cluster: Cluster) -> None:
     async with ProcessNode(cluster.plane.admin_kubeconfig, simulate=True) as node:
-        cluster.apply(deployment(python(WAITS), replicas=30))
+        cluster.apply(deployment(python(WAITS), replicas=30, nodeName=node.name))
         await until(lambda: sum(map(ready, cluster.pods().values())) == 30)
         assert all(pod["spec"]["nodeName"] == node.name for pod in cluster.pods().values())
         await cluster.kubectl("scale", "deployment", "agents", "--replicas=0")
