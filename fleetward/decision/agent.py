@@ -144,18 +144,16 @@ class AgentEngine:
         )
 
     def _phases(self, action: Action, situation: Situation) -> _Phases:
-        key = (
+        key: tuple[object, ...] = (
             action.kind,
             action.name,
             action.risk_tags,
             action.data_classes,
             action.target,
             action.labels,
-            situation.labels,
-            situation.target,
-            situation.data_classes,
-            situation.to.get("role"),
         )
+        if situation is not ALONE:
+            key += (situation.labels, situation.target, situation.data_classes, situation.to.get("role"))
         phases = self._plans.get(key)
         if phases is None:
             if len(self._plans) >= MAX_PLANS:

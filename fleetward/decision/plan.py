@@ -93,7 +93,7 @@ class Plan:
             believed = overridden(known, told)
             trusted, largest = (believed, believed) if self._believe else (known, larger(known, told))
 
-        situated = {name: VARIABLES[name](circumstances.situation) for name in self._reads}
+        situated = {name: VARIABLES[name](circumstances.situation) for name in self._reads} if self._reads else {}
 
         def activation(variables: Mapping[str, Any], estimate: msgspec.Struct | None) -> object:
             amounts = {} if estimate is None else msgspec.to_builtins(estimate)
