@@ -11,6 +11,7 @@ from fleetward.registry.registry import Registry
 from fleetward.registry.slice import Mode, OperatingMode, Wire
 from fleetward.run import calls
 from fleetward_operator.hub.access import AccessJournal, AccessStore, Refusal
+from fleetward_operator.hub.asks import Asks
 from fleetward_operator.hub.binding import Binding, WorkloadBinding
 from fleetward_operator.hub.frames import RefusedError
 from fleetward_operator.hub.inforce import ModeInForce, ModesInForce
@@ -40,7 +41,7 @@ class HubStore(RecordStore, ModeStore, AccessStore, Protocol):
     """What a hub needs of `fleetward.audit.store.Store`."""
 
 
-class Desk(Protocol):
+class Desk(Asks, Protocol):
     """What a hub needs of `runs.Runs`."""
 
     kept: KeptRuns | None
@@ -48,17 +49,6 @@ class Desk(Protocol):
 
     def public_keys(self) -> dict[str, str]:
         """Give the public keys that grants may be signed with."""
-
-    def ask(
-        self,
-        request: calls.Request,
-        *,
-        webhook: str,
-        agents: Collection[str],
-        registry: Registry,
-        answer: Callable[[calls.Reply], None],
-    ) -> None:
-        """Have a question of a webhook that serves `agents` answered."""
 
 
 class LinkStatus(Wire, frozen=True):

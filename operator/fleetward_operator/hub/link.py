@@ -9,7 +9,7 @@ import contextlib
 import logging
 import random
 from collections import OrderedDict, deque
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
@@ -17,10 +17,10 @@ from aiohttp import WSMsgType, web
 
 from fleetward.audit.query import utc
 from fleetward.audit.store import StoreError
-from fleetward.registry.registry import Registry
 from fleetward.registry.slice import Slice
 from fleetward.run import calls
 from fleetward.stream import messages
+from fleetward_operator.hub.asks import Asks
 from fleetward_operator.hub.binding import Binding
 from fleetward_operator.hub.frames import ReconnectError, RefusedError, decode, end_in_words, receive_hello, words
 from fleetward_operator.hub.intake import Intake
@@ -48,7 +48,7 @@ AGE_SPREAD = 0.1
 _log = logging.getLogger(__name__)
 
 
-class Center(Protocol):
+class Center(Asks, Protocol):
     """What a link needs of its hub."""
 
     binding: Binding
@@ -73,17 +73,6 @@ class Center(Protocol):
 
     def keys(self) -> dict[str, str]:
         """Give the public keys that grants may be signed with."""
-
-    def ask(
-        self,
-        request: calls.Request,
-        *,
-        webhook: str,
-        agents: Collection[str],
-        registry: Registry,
-        answer: Callable[[calls.Reply], None],
-    ) -> None:
-        """Have a question about a run answered."""
 
     def applied(self, link: "SidecarLink") -> None:
         """Take note of what is in force at a link now."""
