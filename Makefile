@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-cluster test test-unit test-cluster lint format bench bench-cluster crds manifests docs kind-up kind-down lock clean
+.PHONY: help setup demo demo-cluster test test-unit test-cluster chaos-budget lint format bench bench-cluster crds manifests docs kind-up kind-down lock clean
 
 help: ## Say what each target does
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -40,6 +40,10 @@ LEFT_BY_KOPF = -W "ignore:unclosed transport:ResourceWarning" -W "ignore:unclose
 
 test-cluster: $(READY) ## Run the tests on a real Kubernetes API server; builds that first (minutes, once)
 	@$(BIN)/python -m pytest -n 0 -m cluster $(LEFT_BY_KOPF)
+
+chaos-budget: $(READY) ## Kill everything while budgets are spent: SECONDS=120 SEED=7 POSTGRES=1, all as you please
+	@PYTHONPATH=tests $(BIN)/python -m chaos.budgets --seconds $(or $(SECONDS),120) $(if $(SEED),--seed $(SEED)) \
+	  $(if $(POSTGRES),--postgres)
 
 lint: $(READY) ## Formatting, style, types, layers, generated files
 	@$(BIN)/ruff format --check .
@@ -79,7 +83,7 @@ kind-down: ## Delete the kind cluster
 lock: ## Pin everything anew, with hashes
 	@$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-header --upgrade requirements/bootstrap.in -o requirements/bootstrap.txt
 	@$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-header --upgrade --all-extras --group dev pyproject.toml -o requirements/dev.txt
-	@$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-header --constraints requirements/dev.txt --extra operator --extra webhook --extra admission pyproject.toml -o requirements/image.txt
+	@$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-header --constraints requirements/dev.txt --extra operator --extra webhook --extra admission --extra postgres pyproject.toml -o requirements/image.txt
 
 clean: ## Remove what these targets made
 	rm -rf $(VENV) .mypy_cache .ruff_cache .import_linter_cache bench/out build

@@ -5,6 +5,7 @@ from collections.abc import Generator
 import pytest
 from hypothesis import HealthCheck, settings
 from support.controlplane.fixtures import build_before_tests, report_skips
+from support.postgres import report_skips as report_skips_of_postgres
 
 # How long an example takes says how busy the machine is: no such time fails a test.
 settings.register_profile("fleetward", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -19,3 +20,4 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> Generator[None, None, None]:
     yield  # pytest's own summary first: what did not run shall be the last that is read
     report_skips(terminalreporter)
+    report_skips_of_postgres(terminalreporter)

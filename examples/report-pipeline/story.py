@@ -108,7 +108,7 @@ def _act_out(team: Team, log: Path) -> None:
     team.hand("planner-desk", "data-worker", actions=["crm.customers.*"], depth=0)
     team.hand("planner-desk", "report-writer", actions=["llm.**", "report.**", "mail.**", "shell.**"])
     team.act("data-worker", "ToolCall", "crm.customers.read", _read, segment="gold")
-    team.act("report-writer", "ModelCall", "llm.chat", prompt="Summarise ...", max_tokens=8000)
+    team.act("report-writer", "ModelCall", "llm.chat", model="large-1", prompt="Summarise ...", max_tokens=8000)
     team.act("report-writer", "ToolCall", "report.draft.write", text="Our gold customers ...")
 
     heading("What needs a person is held, whoever starts it; what is never allowed is denied.")
@@ -117,6 +117,13 @@ def _act_out(team: Team, log: Path) -> None:
     team.act("planner-desk", "ToolCall", "mail.send.customer", to="ada@example.com")
     team.act("data-worker", "ToolCall", "crm.customers.bulk-export")
     team.act("report-writer", "ToolCall", "shell.run", command="curl ...")
+
+    heading("The writer goes round in circles. Its budget has room for five model calls an hour, and then pauses it.")
+    for _ in range(5):
+        team.act("report-writer", "ModelCall", "llm.chat", model="large-1", prompt="Again ...", max_tokens=1000)
+    _until(lambda: team.mode("report-writer") == "Paused")
+    team.act("report-writer", "ToolCall", "report.read")
+    _fleetward("budgets", "--dir", str(FOLDER))
 
     heading("Somebody edits one line of agents.yaml: data-worker is paused.")
     edited = _edit("agents.yaml", "operatingMode: Running           #", "operatingMode: Paused            #")

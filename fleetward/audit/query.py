@@ -7,7 +7,7 @@ import msgspec
 
 from fleetward.registry.slice import Decision
 
-RecordType = Literal["Decision", "Outcome", "Run", "ModeChange", "AccessRefused"]
+RecordType = Literal["Decision", "Outcome", "Run", "ModeChange", "Budget", "AccessRefused"]
 
 
 class RecordQuery(msgspec.Struct, frozen=True, kw_only=True):
@@ -21,7 +21,7 @@ class RecordQuery(msgspec.Struct, frozen=True, kw_only=True):
     decision: Decision | None = None
     """The verdict of a decision or an outcome."""
     decision_id: str | None = None
-    """A decision's id: selects the decision and its outcomes."""
+    """A decision's id: selects the decision, its outcomes, and what a budget recorded of it."""
     types: tuple[RecordType, ...] = ()
     since: datetime | None = None
     """From this time on, inclusive. Times know their zone."""

@@ -8,7 +8,7 @@ from typing import Literal
 
 import msgspec
 
-from fleetward.decision.action import Actual, Handover, PlannedStep, RecordedAction, RuleRef
+from fleetward.decision.action import Actual, Handover, PlannedStep, RecordedAction, RuleRef, Shortfall, Spend
 from fleetward.delegation.scope import Violation
 from fleetward.registry.slice import Decision, Mode, Obligation, OperatingMode, Wire
 from fleetward.run.mandate import Mandate
@@ -51,6 +51,10 @@ class DecisionRecord(_Head, frozen=True, kw_only=True, tag="Decision"):
     """Of a delegation."""
     plan: tuple[PlannedStep, ...] = ()
     """Of a plan: its steps."""
+    spends: tuple[Spend, ...] = ()
+    """What the action reserved in budgets, and where it counts towards a limit on concurrency."""
+    shortfall: Shortfall | None = None
+    """What had no room for the action."""
     registry_version: str
     duration_micros: int | None = None
     """From the parsed request to the judgement."""
@@ -71,6 +75,8 @@ class OutcomeRecord(_Head, frozen=True, kw_only=True, tag="Outcome"):
     result_digest: str | None = None
     error: str | None = None
     run: str | None = None
+    spends: tuple[Spend, ...] = ()
+    """With the final outcome: what the action really took, in place of what its decision reserved."""
     registry_version: str
 
 
@@ -102,6 +108,25 @@ class ModeChangeRecord(_Head, frozen=True, kw_only=True, tag="ModeChange"):
     registry_version: str
 
 
+class BudgetRecord(_Head, frozen=True, kw_only=True, tag="Budget"):
+    """Something happened to a budget that no decision says."""
+
+    event: Literal["Threshold", "Paused", "Resumed", "SettledAtEstimate", "Overshoot", "Forfeited"]
+    """Forfeited: what a webhook held on lease when its machine died counts as used."""
+    budget: str
+    scope: str = ""
+    window: str = ""
+    limit: str = ""
+    percent: int | None = None
+    """Of a threshold."""
+    amounts: dict[str, int] = {}
+    """What was settled, overshot or forfeited, by limit."""
+    agent: str | None = None
+    decision_id: str | None = None
+    reason: str
+    registry_version: str
+
+
 class AccessRefusedRecord(_Head, frozen=True, kw_only=True, tag="AccessRefused"):
     """Somebody asked to speak for a workload and was not let in, or was shown out.
 
@@ -120,7 +145,7 @@ class AccessRefusedRecord(_Head, frozen=True, kw_only=True, tag="AccessRefused")
     registry_version: str
 
 
-Record = DecisionRecord | OutcomeRecord | RunRecord | ModeChangeRecord | AccessRefusedRecord
+Record = DecisionRecord | OutcomeRecord | RunRecord | ModeChangeRecord | BudgetRecord | AccessRefusedRecord
 
 encode = msgspec.json.Encoder().encode
 """A record as one line of JSON, without the newline."""

@@ -18,6 +18,7 @@ from fleetward.registry.slice import Decision, Wire
 RECORDS_PATH = "/v1/records"
 GAPS_PATH = "/v1/gaps"
 STATUS_PATH = "/v1/status"
+BUDGETS_PATH = "/v1/budgets"
 MEDIA_TYPE = "application/x-ndjson"
 
 MAX_LIMIT = 10_000

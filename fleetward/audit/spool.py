@@ -116,6 +116,20 @@ class Spool:
         return self._acknowledged
 
     @property
+    def lost(self) -> bool:
+        """Whether records of earlier processes may be lost, and `accounted` was not called since."""
+        return self._state is not None and self._state.state.lost
+
+    def accounted(self) -> None:
+        """Take note that what was lost is accounted for. Raises SpoolError."""
+        if not self.lost:
+            return
+        try:
+            self._write_state(durable=True, lost=False)
+        except OSError as error:
+            raise SpoolError(f"cannot write to the spool {self.directory}: {error.strerror}") from error
+
+    @property
     def pending(self) -> Pending:
         """How many records, of how many bytes, are not acknowledged."""
         first = self._acknowledged + 1
@@ -257,7 +271,7 @@ class Spool:
         self._acknowledged = self._sent = state.acknowledged
         self._synced = self._next - 1
         self._measure()
-        state.boot, state.clean = boot, False
+        state.boot, state.clean, state.lost = boot, False, state.lost or lost
         if segments and after == self._next:
             self._use(os.open(segments[-1].path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC))
         else:
@@ -351,7 +365,7 @@ class Spool:
     def _reserve(self) -> None:
         self._write_state(durable=True, reserved=self._next - 1 + NUMBERS_RESERVED)
 
-    def _write_state(self, *, durable: bool = False, **changes: int) -> None:
+    def _write_state(self, *, durable: bool = False, **changes: int | bool) -> None:
         if self._state:
             self._state.write(durable=durable, acknowledged=self._acknowledged, **changes)
             self._reserved = self._state.state.reserved

@@ -36,6 +36,8 @@ class State(msgspec.Struct, forbid_unknown_fields=True):
     """The boot of the machine in which the spool was last open."""
     clean: bool = False
     """Whether it was closed and synced then; `reserved` is exact in that case."""
+    lost: bool = False
+    """Whether records may have been lost that nobody has accounted for yet."""
 
 
 class StateFile:
@@ -65,7 +67,7 @@ class StateFile:
         draft.replace(path)
         sync_directory(path.parent)
 
-    def write(self, *, durable: bool = False, **changes: int) -> None:
+    def write(self, *, durable: bool = False, **changes: int | bool) -> None:
         """Change the state; it counts once it is written, never before. `reserved` only ever grows here."""
         with self._lock:
             if "reserved" in changes:

@@ -17,6 +17,7 @@ import msgspec
 from fleetward.audit.query import RecordQuery, RecordType, utc
 from fleetward.audit.record import (
     AccessRefusedRecord,
+    BudgetRecord,
     DecisionRecord,
     ModeChangeRecord,
     Record,
@@ -291,6 +292,8 @@ def _row(line: bytes) -> _Row:
     head = (record.id, record.writer, record.seq, time)
     if isinstance(record, ModeChangeRecord):
         return (*head, "ModeChange", record.agent, None, None, None, body)
+    if isinstance(record, BudgetRecord):
+        return (*head, "Budget", record.agent, None, None, record.decision_id, body)
     if isinstance(record, AccessRefusedRecord):
         return (*head, "AccessRefused", None, None, None, None, body)
     if isinstance(record, RunRecord):

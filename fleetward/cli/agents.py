@@ -42,7 +42,7 @@ from fleetward.resources.finding import did_you_mean
 @source_options
 @output_option()
 def agents(source: Source, name: str | None, output: str) -> None:
-    """Show agents: the operating mode in force, fleets, default decision and policies.
+    """Show agents: the operating mode in force, fleets, default decision, policies and budgets.
 
     Of a cluster also how each is: its pods (ready of all), its decision webhooks (those deciding by what is in force,
     of those connected), the last decision, and whether it is Ready. With a NAME (namespace/name, or the bare name where
@@ -134,6 +134,7 @@ def _show(registry: Registry, agent: Agent, live: Mapping[str, Live] | None) -> 
         ("owner", agent.owner),
         ("labels", ", ".join(f"{key}={value}" for key, value in sorted(agent.labels.items()))),
         ("fleets", ", ".join(agent.fleets)),
+        ("budgets", ", ".join(_named(budget) for budget in agent.budgets)),
         ("default decision", decision_text(agent.default_decision)),
         ("declared facts", agent.declared_facts),
         ("data classes", "any" if agent.data_classes is None else ", ".join(agent.data_classes) or "none"),
@@ -186,6 +187,11 @@ def _show_rules(rules: Sequence[tuple[Policy, Rule]]) -> None:
     )
 
 
+def _named(budget: str) -> str:
+    """Name a budget by its kind, too: its name does not say whether it is a namespace's or the whole fleet's."""
+    return budget.replace("/", " ", 1)
+
+
 def _delegates(agent: Agent) -> str:
     may = agent.may_delegate_to
     if may is None:
@@ -214,6 +220,7 @@ def _data(agent: Agent, live: Mapping[str, Live] | None) -> dict[str, Any]:
         "declaredFacts": agent.declared_facts,
         "delegation": agent.delegation,
         "policies": [policy.partition("/")[2] for policy in agent.policies],
+        "budgets": [_named(budget) for budget in agent.budgets],
         "riskTier": agent.risk_tier,
         "owner": agent.owner,
         "labels": agent.labels,

@@ -9,6 +9,10 @@ import click
 import msgspec
 from rich.text import Text
 
+from fleetward.budget.amounts import in_words
+from fleetward.budget.needs import hold, needs_of
+from fleetward.budget.terms import named
+from fleetward.cli.budgets.words import shortfall_in_words
 from fleetward.cli.describe import obligation_in_words
 from fleetward.cli.findings import refuse
 from fleetward.cli.output import (
@@ -31,6 +35,7 @@ from fleetward.decision.engine import Engine
 from fleetward.decision.evaluation import Evaluation
 from fleetward.decision.request import RequestError, read
 from fleetward.decision.situation import ALONE
+from fleetward.decision.throttles import limits_advice
 from fleetward.registry.registry import Registry
 
 Decided = tuple[Evaluation, Answer]
@@ -80,7 +85,8 @@ def decide(source: Source, file: Path, *, path: str | None, labels: str | None, 
     A chain: with --path, the restrictions of everyone in it count, and the output names whose rule decided. To say
     more, or another chain for each request, write {"request": {...}, "path": [...], "labels": [...], "to": "...",
     "dataClasses": [...], "run": {...}, "plan": {...}}, with run and plan as expressions read them.
-    Only the rules are judged: no run, mandate or grant is checked offline.
+    Only the rules are judged: no run, mandate or grant is checked offline, and what an action takes out of budgets, or
+    counts as where a rule throttles beyond a limit, is told as advice, and not counted.
 
     Of a cluster it reads the resources as they are now and asks no decision webhook; nothing is recorded.
 
@@ -143,9 +149,25 @@ def _engine(registry: Registry, requests: Sequence[Request]) -> Engine:
 def _decide(engine: Engine, each: Request, number: int, registry: Registry) -> Decided:
     try:
         evaluation = engine.decide(each.request, situate(each.supposed, each.request, registry))
+        limited = limits_advice(engine, evaluation)
+        takes = _takes(engine, evaluation) if evaluation.allowed else []
     except RequestError as error:
         raise CliError(f"{each.where}: {error}") from None
+    judgement = evaluation.judgement
+    evaluation.judgement = replace(judgement, advice=(*judgement.advice, *limited, *takes))
     return evaluation, evaluation.answer(f"offline-{number}")
+
+
+def _takes(engine: Engine, evaluation: Evaluation) -> list[str]:
+    """Hold an allowed action to what its budgets ask whatever is left of them; say what it would take out of each."""
+    needs = needs_of(engine, evaluation)
+    if not hold(evaluation, needs):
+        return []
+    return [
+        f"it takes {in_words(need.amounts)} out of {named(need.budget)}; only a hub knows what is left of it"
+        for need in needs.needs
+        if "#" not in need.budget
+    ]
 
 
 def _tell_unchecked(requests: Sequence[Request], evaluations: Sequence[Evaluation]) -> None:
@@ -181,6 +203,7 @@ def _show(evaluation: Evaluation, answer: Answer, engine: Engine) -> None:
     _section("cleanses", [", ".join(evaluation.judgement.cleanses)] if evaluation.judgement.cleanses else [])
     if answer.retry_after_seconds is not None:
         _section("try again", [f"in {answer.retry_after_seconds} s"])
+    _section("had no room", [shortfall_in_words(answer.shortfall)] if answer.shortfall is not None else [])
     _section("advice", answer.advice)
     _section("what would allow it", remedies(evaluation, engine))
 

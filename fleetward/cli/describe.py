@@ -7,6 +7,7 @@ import msgspec
 from fleetward.decision.action import Facts
 from fleetward.decision.glob import glob_index
 from fleetward.decision.rules import fits_path, is_agent
+from fleetward.decision.throttles import limit_in_words
 from fleetward.registry.slice import Agent, Match, Obligation, Rule
 
 
@@ -17,6 +18,8 @@ def rule_in_words(rule: Rule) -> str:
         parts.append(f"not {match_in_words(rule.exclude)}")
     if rule.when is not None:
         parts.append(f"when {' '.join(rule.when.split())}")
+    if rule.throttle is not None:
+        parts.append(f"beyond {limit_in_words(rule.throttle)}")
     if rule.cleanses:
         parts.append(f"cleanses {', '.join(rule.cleanses)}")
     return "; ".join(parts)

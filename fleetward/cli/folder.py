@@ -6,6 +6,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from fleetward.cli.change import Change, Wanted
 from fleetward.cli.output import CliError
@@ -14,6 +15,9 @@ from fleetward.decision.lint import check_references, check_resource
 from fleetward.registry.registry import Registry
 from fleetward.resources.finding import Finding
 from fleetward.resources.folder import FolderContent, FolderError, read_folder
+
+if TYPE_CHECKING:
+    from fleetward.cli.budgets.read import Budgets
 
 
 @dataclass(frozen=True)
@@ -71,6 +75,8 @@ class FolderSource:
     directory: Path
     data: Path | None = None
     """The data folder of `fleetward serve`, where it is not in the folder itself."""
+    ledger: str | None = None
+    """The URL of the database that it keeps budgets in, where that is no file in the data folder."""
 
     def read(self) -> Folder:
         """Read the folder. CliError where it does not exist."""
@@ -95,5 +101,15 @@ class FolderSource:
 
     def records(self) -> AbstractContextManager[Records]:
         """Open the audit store of `fleetward serve`. CliError where there is none."""
+        return open_store(self._data / "audit.db")
+
+    def budgets(self) -> "AbstractContextManager[Budgets]":
+        """Open the ledger of `fleetward serve`. CliError where there is none."""
+        from fleetward.cli.budgets.read import open_ledger  # noqa: PLC0415 - loaded where it is used
+
+        return open_ledger(self._data, self.ledger, lambda: self.read().registry)
+
+    @property
+    def _data(self) -> Path:
         inside = self.directory.parent if self.directory.is_file() else self.directory
-        return open_store((self.data or inside / ".fleetward") / "audit.db")
+        return self.data or inside / ".fleetward"

@@ -21,6 +21,9 @@ _COMMANDS = {
     "resume": Lazy("fleetward.cli.mode:resume", "Let a paused, stopped or quarantined agent or fleet act again."),
     "audit": Lazy("fleetward.cli.audit:audit", "Read the record of decisions, outcomes and changes of mode."),
     "trace": Lazy("fleetward.cli.trace:trace", "Show what a run's agents did as a tree of causes."),
+    "budgets": Lazy(
+        "fleetward.cli.budgets.command:budgets", "Show budgets: what is spent, who spent it, what is left."
+    ),
     "completion": Lazy("fleetward.cli.completion:completion", "Print the script for completion in a shell."),
 }
 _POLICY_COMMANDS = {

@@ -45,6 +45,9 @@ class Records(Protocol):
     def select(self, query: RecordQuery) -> list[StoredRecord]:
         """Give all the records that `query` selects."""
 
+    def each(self, query: RecordQuery) -> Iterator[StoredRecord]:
+        """Give them one by one, and hold no more than a page of them; a record may come before one that is older."""
+
     def gaps(self) -> list[Gap]:
         """Give the numbers that writers used and that are not stored."""
 
@@ -80,6 +83,13 @@ class StoreRecords:
     def select(self, query: RecordQuery) -> list[StoredRecord]:
         """Give all the records that `query` selects."""
         return self._store.read(replace(query, limit=EVERYTHING))
+
+    def each(self, query: RecordQuery) -> Iterator[StoredRecord]:
+        """Give them page by page, in the order they came in."""
+        position = 0
+        while page := self._store.read(replace(query, limit=PAGE), position):
+            yield from page
+            position = page[-1].position
 
     def gaps(self) -> list[Gap]:
         """Give the numbers that are not stored."""

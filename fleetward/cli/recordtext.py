@@ -6,12 +6,15 @@ from rich.text import Text
 
 from fleetward.audit.record import (
     AccessRefusedRecord,
+    BudgetRecord,
     DecisionRecord,
     ModeChangeRecord,
     OutcomeRecord,
     Record,
     RunRecord,
 )
+from fleetward.budget.terms import named
+from fleetward.cli.budgets.words import amounts, label, shortfall_in_words, spend_in_words
 from fleetward.cli.describe import obligation_in_words
 from fleetward.cli.output import decision_text, mode_text, printable, say
 from fleetward.cli.runtext import (
@@ -40,6 +43,8 @@ def row(record: Record, find: FindRecord) -> list[str | Text]:
         rules, run = "-", "-"
     elif isinstance(record, AccessRefusedRecord):
         who, what, verdict, rules, run = "-", f"stream of {record.workload}", _refused(), "-", "-"
+    elif isinstance(record, BudgetRecord):
+        who, what, verdict, rules, run = record.agent or "-", _budget(record), _event(record), "-", "-"
     elif isinstance(record, RunRecord):
         asked = f"run for {record.mandate.requester}" if record.mandate else "run"
         who, what, verdict, rules, run = record.agent, asked, _state(record), "-", record.run
@@ -85,6 +90,8 @@ def _decision_chapters(record: DecisionRecord) -> Iterator[_Chapter]:
     yield "obligations", [obligation_in_words(each) for each in record.obligations]
     if record.retry_after_seconds is not None:
         yield "try again", [f"in {record.retry_after_seconds} s"]
+    yield "had no room", [shortfall_in_words(record.shortfall)] if record.shortfall else []
+    yield "reserved in budgets", [spend_in_words(each) for each in record.spends]
     yield "advice", record.advice
     yield "goes too far", [violation_in_words(each) for each in record.violations]
     yield "hands over", handover_in_words(record.handover) if record.handover else []
@@ -103,6 +110,7 @@ def _outcome_chapters(record: OutcomeRecord) -> Iterator[_Chapter]:
     yield "when", [record.time]
     yield "reason", [record.reason]
     yield "really used", amounts_in_words(record.actual) if record.actual else []
+    yield "counted in budgets", [spend_in_words(each) for each in record.spends]
     yield "error", [record.error] if record.error else []
     digests = {"arguments": record.arguments_digest, "result": record.result_digest}
     yield "digests", [f"{name} {digest}" for name, digest in digests.items() if digest]
@@ -128,6 +136,16 @@ def _mode_chapters(record: ModeChangeRecord) -> Iterator[_Chapter]:
     yield "in force from", [f"registry {record.registry_version}"]
 
 
+def _budget_chapters(record: BudgetRecord) -> Iterator[_Chapter]:
+    say(_event(record), f"  {printable(_budget(record))}  ({record.id})")
+    yield "when", [record.time]
+    yield "reason", [record.reason]
+    yield "window", [record.window] if record.window else []
+    yield "amounts", [amounts(record.amounts)] if record.amounts else []
+    yield "belongs to", _context(agent=record.agent, decision=record.decision_id)
+    yield "judged by", [f"registry {record.registry_version}"] if record.registry_version else []
+
+
 def _access_chapters(record: AccessRefusedRecord) -> Iterator[_Chapter]:
     say(_refused(), f"  the stream of workload {printable(record.workload)}  ({record.id})")
     yield "when", [record.time]
@@ -143,6 +161,7 @@ _CHAPTERS: dict[type, Callable[..., Iterator[_Chapter]]] = {
     OutcomeRecord: _outcome_chapters,
     RunRecord: _run_chapters,
     ModeChangeRecord: _mode_chapters,
+    BudgetRecord: _budget_chapters,
     AccessRefusedRecord: _access_chapters,
 }
 
@@ -176,6 +195,18 @@ def _refused() -> Text:
 
 def _state(record: RunRecord) -> Text:
     return Text(record.state, style="bold")
+
+
+def _event(record: BudgetRecord) -> Text:
+    alarming = record.event in {"Paused", "Overshoot", "Forfeited"}
+    return Text(record.event, style="bold red" if alarming else "bold yellow")
+
+
+def _budget(record: BudgetRecord) -> str:
+    """Name the pot, and what of it is concerned."""
+    limit = f", {label(record.limit)}" if record.limit else ""
+    percent = f" at {record.percent} %" if record.percent is not None else ""
+    return f"{named(record.budget)}{f' of {record.scope}' if record.scope else ''}{limit}{percent}"
 
 
 def _rule_name(ref: RuleRef) -> str:

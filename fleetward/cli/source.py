@@ -1,6 +1,7 @@
 """Where commands read from and write to: a folder of YAML, or a cluster. Commands do not know which."""
 
 import functools
+import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -15,6 +16,7 @@ from fleetward.cli.group import PLUGIN_NAME
 from fleetward.cli.output import CliError
 
 if TYPE_CHECKING:
+    from fleetward.cli.budgets.read import Budgets
     from fleetward.cli.change import Change, Standing, Wanted
     from fleetward.cli.cluster.live import Live
     from fleetward.cli.cluster.source import ClusterSource
@@ -65,6 +67,9 @@ class Source(Protocol):
     def records(self) -> "AbstractContextManager[Records]":
         """Open the audit trail."""
 
+    def budgets(self) -> "AbstractContextManager[Budgets]":
+        """Open the ledger of budgets, with the audit trail beside it."""
+
 
 _OPTIONS: Sequence[Callable[[Any], Any]] = (
     click.option(
@@ -104,6 +109,22 @@ def cluster_options(function: F) -> F:
 
 def records_options(function: F) -> F:
     """Add the options that choose an audit trail, passed on as `source`."""
+    return _with_records(function, (), ())
+
+
+def budgets_options(function: F) -> F:
+    """Add the options that choose a ledger of budgets with its audit trail, passed on as `source`."""
+    ledger = click.option(
+        "--ledger",
+        metavar="URL",
+        envvar="FLEETWARD_LEDGER",
+        show_envvar=True,
+        help="The database that fleetward serve keeps budgets in: postgresql://...  [default: a file in --data]",
+    )
+    return _with_records(function, (ledger,), ("ledger",))
+
+
+def _with_records(function: F, more: Sequence[Callable[[Any], Any]], more_taken: Sequence[str]) -> F:
     data = click.option(
         "--data",
         metavar="PATH",
@@ -121,8 +142,8 @@ def records_options(function: F) -> F:
             help="Where Fleetward runs in the cluster.  [default: fleetward-system]",
         ),
     )
-    taken = ("directory", "data", *_NAMES, "hub", "hub_ca", "system_namespace")
-    return _with(function, (*_OPTIONS, data, *_CLUSTER_OPTIONS, *hub), taken, "source", source_of)
+    taken = ("directory", "data", *more_taken, *_NAMES, "hub", "hub_ca", "system_namespace")
+    return _with(function, (*_OPTIONS, data, *more, *_CLUSTER_OPTIONS, *hub), taken, "source", source_of)
 
 
 def source_of(context: click.Context) -> Source:
@@ -131,7 +152,8 @@ def source_of(context: click.Context) -> Source:
     What was typed counts before the environment, and that before how the program was called.
     """
     params = context.params
-    folder = [f"--{name}" for name in ("dir", "data") if _given(context, "directory" if name == "dir" else name)]
+    named = {"directory": "--dir", "data": "--data", "ledger": "--ledger"}
+    folder = [option for name, option in named.items() if _given(context, name)]
     if asks_for_cluster(context):
         if folder:
             raise click.UsageError(
@@ -143,7 +165,7 @@ def source_of(context: click.Context) -> Source:
         return _cluster(params)
     from fleetward.cli.folder import FolderSource  # noqa: PLC0415 - a command loads one source, not both
 
-    return FolderSource(params.get("directory") or Path(), params.get("data"))
+    return FolderSource(params.get("directory") or Path(), params.get("data"), params.get("ledger"))
 
 
 def complete_agents(context: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:  # noqa: ARG001
@@ -213,6 +235,14 @@ def asks_for_cluster(context: click.Context) -> str:
     """Name an option that was typed and makes sense for a cluster alone; empty where none was."""
     named = {**_NAMES, "hub": "--hub", "hub_ca": "--hub-ca", "system_namespace": "--system-namespace"}
     return next((option for name, option in named.items() if _given(context, name)), "")
+
+
+def typed_options(context: click.Context) -> str:
+    """Give the options that chose the source of records, as they were typed, to be typed again; with a blank first."""
+    names = {"directory": "--dir", "data": "--data", **_NAMES, "hub": "--hub", "hub_ca": "--hub-ca"}
+    names["system_namespace"] = "--system-namespace"
+    typed = ((option, context.params[name]) for name, option in names.items() if _given(context, name))
+    return "".join(f" {option} {shlex.quote(str(value))}" for option, value in typed)
 
 
 def _given(context: click.Context, name: str) -> bool:

@@ -6,6 +6,7 @@ from datetime import datetime
 
 from fleetward.audit.record import DecisionRecord, OutcomeRecord, RunRecord
 from fleetward.audit.trace import Node
+from fleetward.cli.budgets.words import shortfall_in_words, spends_in_short
 from fleetward.cli.runtext import (
     amounts_in_words,
     deciding,
@@ -72,7 +73,8 @@ def _run(node: Node, record: RunRecord, day: str) -> Line:
 def _decision(node: Node, record: DecisionRecord, day: str) -> Line:
     facts = (*_authority(record), *_outcomes(record, node.outcomes))
     reason = "" if record.decision == "Allow" else record.reason
-    below = (*(f"too far: {violation_in_words(each)}" for each in record.violations), *node.notes)
+    short = (f"no room: {shortfall_in_words(record.shortfall)}",) if record.shortfall else ()
+    below = (*(f"too far: {violation_in_words(each)}" for each in record.violations), *short, *node.notes)
     time = time_in_short(record.time, day)
     return Line(record.decision, time, record.agent, what(record), facts, reason, below, node.id)
 
@@ -101,6 +103,8 @@ def _authority(record: DecisionRecord) -> Iterator[str]:
         yield given + (f" ({scope})" if scope else "")
     if labels := _labels(record.action, record.handover.labels if record.handover else ()):
         yield f"labels {', '.join(labels)}"
+    if reserved := spends_in_short(record.spends):
+        yield f"reserved {reserved}"
 
 
 def _labels(action: RecordedAction, handed: Sequence[str]) -> list[str]:
@@ -118,6 +122,7 @@ def _outcomes(decision: DecisionRecord | None, outcomes: Sequence[OutcomeRecord]
     for outcome in refused + ended:
         took = _took(decision, outcome)
         used = f", used {used}" if (used := ", ".join(_used(outcome))) else ""
+        used += f", counted {counted}" if (counted := spends_in_short(outcome.spends)) else ""
         refused_words = "" if outcome.decision == "Allow" else f", {outcome.decision}: {outcome.reason}"
         error = f", error {outcome.error}" if outcome.error else ""
         yield f"-> {outcome.status}{took}{used}{refused_words}{error}"

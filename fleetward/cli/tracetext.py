@@ -10,6 +10,7 @@ from rich.style import Style
 
 from fleetward.audit.record import DecisionRecord, OutcomeRecord, Record, RunRecord
 from fleetward.audit.trace import Node, Trace
+from fleetward.cli.budgets.words import shortfall_in_words, spend_in_words
 from fleetward.cli.output import DECISION_STYLES, console, printable
 from fleetward.cli.runtext import handover_in_words, mandate_in_words, violation_in_words
 from fleetward.cli.traceline import Line, line, time_in_short, what
@@ -185,6 +186,9 @@ def _particulars(record: DecisionRecord | RunRecord) -> Iterator[str]:
         if record.handover is not None:
             yield f"hands over {'; '.join(handover_in_words(record.handover))}"
         yield from (f"too far: {violation_in_words(each)}" for each in record.violations)
+        if record.shortfall is not None:
+            yield f"no room: {shortfall_in_words(record.shortfall)}"
+        yield from (f"reserved {spend_in_words(each)}" for each in record.spends)
     if record.parent:
         yield f"says it came from {record.parent}"
 

@@ -50,6 +50,8 @@ class Action(Wire, frozen=True):
     arguments: dict[str, Any] | None = None
     arguments_digest: Digest | None = None
     labels: Tags = ()
+    model: Target | None = None
+    """Of a model call whose arguments are not sent: the model; else `arguments.model` says it."""
 
 
 class DecisionRequest(Wire, frozen=True):
@@ -80,6 +82,35 @@ class RuleRef(Wire, frozen=True):
     """Why the rule's expression could not be evaluated; such a rule counts as Deny."""
 
 
+class Shortfall(Wire, frozen=True, kw_only=True):
+    """What has no room for an action: a budget, or a rule that throttles."""
+
+    budget: str
+    """`KIND/NAME` of a budget; of a rule, `KIND/NAME#RULE` of its policy."""
+    scope: str = ""
+    """Whose pot it is: an agent, a run, a grant; empty where all share one."""
+    limit: str
+    """Such as costMicroUsd, `calls crm.**`, actions (of a rate), concurrency."""
+    needed: int
+    left: int
+    """What is left of it: neither used, nor reserved, nor leased."""
+    resets_at: int | None = None
+    """When it begins anew, in seconds since the epoch; None: never by itself."""
+
+
+class Spend(Wire, frozen=True, kw_only=True):
+    """What one action takes out of one pot: reserved with its decision, settled with its outcome."""
+
+    budget: str
+    scope: str = ""
+    window: str = ""
+    """Identifies the window of the pot that it counts in."""
+    born: str = ""
+    """Identifies the process of the webhook whose lease it came from (`born` in `fleetward.budget.calls`)."""
+    amounts: dict[str, Count]
+    """By limit: inputTokens, outputTokens, costMicroUsd, records, wallMilliseconds, `calls GLOB,...`, concurrency."""
+
+
 class Answer(Wire, frozen=True, kw_only=True):
     """The answer to a decision request."""
 
@@ -94,6 +125,8 @@ class Answer(Wire, frozen=True, kw_only=True):
     """The operating mode that denied the action."""
     advice: tuple[str, ...] = ()
     """Where a declared fact would have changed something, and where to put it instead."""
+    shortfall: Shortfall | None = None
+    """The budget, or the throttled rule, that has no room for the action."""
     violations: tuple[Violation, ...] = ()
     """Where the action or the plan goes beyond the run's mandate, or the grant."""
     grant: str | None = None
@@ -103,6 +136,10 @@ class Answer(Wire, frozen=True, kw_only=True):
 class Actual(DeclaredEstimate, frozen=True):
     """What an action really used; durations in milliseconds."""
 
+    cached_input_tokens: Count | None = None
+    """Of the input tokens, those that the provider had in its cache."""
+    reasoning_tokens: Count | None = None
+    """Of the output tokens, those that the model spent on reasoning."""
     duration_ms: Count | None = None
 
 

@@ -247,7 +247,7 @@ class AgentEngine:
 
 
 def arguments_digest_of(action: Action) -> str | None:
-    """Give the digest of the arguments. Raises RequestError where they have none, or another than the agent says."""
+    """Give the digest of the arguments. Raises RequestError where they contradict what the agent says beside them."""
     if action.arguments is None:
         return action.arguments_digest
     try:
@@ -256,6 +256,8 @@ def arguments_digest_of(action: Action) -> str | None:
         raise RequestError(error.path, error.message) from None
     if action.arguments_digest not in (None, actual):
         raise RequestError("action.argumentsDigest", f"does not fit the arguments, whose digest is {actual}")
+    if action.model is not None and action.arguments.get("model", action.model) != action.model:
+        raise RequestError("action.model", "contradicts arguments.model; leave one of them")
     return actual
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 import msgspec
 
@@ -15,7 +16,7 @@ from fleetward.decision.obligations import concern
 from fleetward.decision.outcome import constrain
 from fleetward.decision.request import RequestError
 from fleetward.decision.situation import ALONE, Situation
-from fleetward.registry.slice import Agent, Items, Mode, Slice
+from fleetward.registry.slice import Agent, Estimate, Items, Mode, Slice
 
 MAX_CHAINS = 1024
 """Chains an engine keeps ready; beyond that it starts over, which costs time but never changes a decision."""
@@ -31,6 +32,8 @@ class Engine:
         """For agents with work that was handed down: by agent and path."""
         self._catalogs = CatalogIndex(())
         self.slice = Slice(version="")
+        self.derived: dict[str, Any] = {}
+        """What others have worked out from the slice, by whatever name they keep it under; gone with the slice."""
         self.apply(slice_)
 
     def apply(self, slice_: Slice) -> None:
@@ -55,6 +58,7 @@ class Engine:
         }
         self._chains = {key: engine for key, engine in self._chains.items() if decides_alike(engine)}
         self.slice = slice_
+        self.derived = {}
 
     @property
     def agents(self) -> Mapping[str, AgentEngine]:
@@ -76,13 +80,24 @@ class Engine:
         """
         known = self._catalogs.classify(action.name).facts
         facts = with_declared(known, action)
-        item = _known(self.slice.items, agent)
-        believed = item is not None and item.declared_facts == "Trusted"
         return replace(
             facts,
-            target=facts.target if believed else known.target,
+            target=facts.target if self.believes(agent) else known.target,
             estimate=larger(facts.estimate, declared_estimate(action)),
         )
+
+    def expected(self, name: str) -> Estimate | None:
+        """Give what catalogs expect of the actions called `name`."""
+        return self._catalogs.classify(name).facts.estimate
+
+    def believes(self, agent: str) -> bool:
+        """Say whether what an agent declares and reports counts as it says (declaredFacts Trusted)."""
+        item = _known(self.slice.items, agent)
+        return item is not None and item.declared_facts == "Trusted"
+
+    def least(self, agent: str, name: str) -> Estimate | None:
+        """Give what an action counts as at least, whatever its agent reports; None where nothing says so."""
+        return None if self.believes(agent) else self.expected(name)
 
     def decide(self, request: DecisionRequest, situation: Situation = ALONE) -> Evaluation:
         """Judge a request; the restrictions of whoever handed the work down count, too. Raises RequestError."""

@@ -11,8 +11,10 @@ from fleetward.decision.action import (
     PlannedStep,
     RecordedAction,
     RuleRef,
+    Shortfall,
+    Spend,
 )
-from fleetward.decision.facts import declared_estimate
+from fleetward.decision.facts import declared_estimate, model_of
 from fleetward.decision.judgement import Judgement
 from fleetward.decision.situation import ALONE, Situation
 from fleetward.delegation.scope import Violation
@@ -36,6 +38,10 @@ class OpenDecision:
     """Labels that the agent is rid of once the action has succeeded."""
     reservation: int | None = None
     """The number under which the hub counts the action in its run."""
+    spends: tuple[Spend, ...] = ()
+    """What it reserved in budgets."""
+    since: float = 0.0
+    """When it was given out, by whatever clock its keeper has, in seconds."""
 
 
 @dataclass(slots=True)
@@ -61,6 +67,10 @@ class Evaluation:
     """The number under which the hub counts the action in its run."""
     handover: Handover | None = None
     plan: tuple[PlannedStep, ...] = ()
+    spends: tuple[Spend, ...] = ()
+    """What the action reserves in budgets."""
+    shortfall: Shortfall | None = None
+    """What has no room for the action."""
 
     @property
     def decision(self) -> Decision:
@@ -95,6 +105,7 @@ class Evaluation:
             retry_after_seconds=judgement.retry_after_seconds,
             mode=self.mode,
             advice=judgement.advice,
+            shortfall=self.shortfall,
             violations=self.violations,
         )
 
@@ -118,8 +129,8 @@ class Evaluation:
             arguments_digest=self.arguments_digest,
         )
 
-    def open(self, decision_id: str) -> OpenDecision:
-        """Give what must be remembered until the outcome is reported."""
+    def open(self, decision_id: str, since: float = 0.0) -> OpenDecision:
+        """Give what must be remembered until the outcome is reported; `since` as in OpenDecision."""
         action = self.request.action
         if action.arguments is not None and not self.keep_arguments:
             action = _without_arguments(action)
@@ -133,6 +144,8 @@ class Evaluation:
             situation=self.situation,
             cleanses=self.judgement.cleanses,
             reservation=self.reservation,
+            spends=self.spends,
+            since=since,
         )
 
 
@@ -145,4 +158,5 @@ def _without_arguments(action: Action) -> Action:
         target=action.target,
         estimate=action.estimate,
         labels=action.labels,
+        model=model_of(action),
     )

@@ -2,13 +2,20 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
-from fleetward.decision.action import Action
+import msgspec
+
+from fleetward.decision.action import Action, DeclaredEstimate
 from fleetward.decision.glob import GlobIndex
 from fleetward.decision.situation import Situation
 from fleetward.registry.slice import Catalog, CatalogEntry, Estimate, Reversibility
+from fleetward.registry.text import Target
 
 ESTIMATE_FIELDS = ("input_tokens", "output_tokens", "cost_micro_usd", "calls", "records")
+MAX_MODEL = 253
+"""Characters in the name of a model."""
+
 _NOTHING: frozenset[str] = frozenset()
 
 
@@ -65,11 +72,13 @@ class CatalogIndex:
         return Classified(facts, conflict)
 
 
-def larger(*estimates: Estimate | None) -> Estimate | None:
+def larger(*estimates: Estimate | DeclaredEstimate | None) -> Estimate | None:
     """Give, field by field, the largest of the estimates; None where there is none at all."""
     given = [estimate for estimate in estimates if estimate is not None]
-    if len(given) < 2:
-        return given[0] if given else None
+    if not given:
+        return None
+    if len(given) == 1 and isinstance(given[0], Estimate):
+        return given[0]
     return Estimate(
         **{
             field: max((v for e in given if (v := getattr(e, field)) is not None), default=None)
@@ -93,6 +102,24 @@ def declared_estimate(action: Action) -> Estimate | None:
     if told is None:
         return None
     return Estimate(told.input_tokens, told.output_tokens, told.cost_micro_usd, told.calls, told.records)
+
+
+def model_of(action: Action) -> str | None:
+    """Give the model that a model call names, in its arguments or, where these are not sent, beside them."""
+    if action.kind != "ModelCall":
+        return None
+    said = action.model if action.arguments is None else action.arguments.get("model", action.model)
+    # Anything else is no name of a model: none that a price could be found by, or that could be kept.
+    return said if isinstance(said, str) and len(said) <= MAX_MODEL and _is_model(said) else None
+
+
+@lru_cache(maxsize=1024)
+def _is_model(name: str) -> bool:
+    try:
+        msgspec.convert(name, Target)
+    except msgspec.ValidationError:
+        return False
+    return True
 
 
 def with_declared(trusted: FactSets, action: Action) -> FactSets:

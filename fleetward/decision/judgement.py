@@ -29,10 +29,32 @@ class Judgement:
     cleanses: tuple[str, ...] = ()
     """Labels that the agent is rid of once the action has succeeded."""
     advice: tuple[str, ...] = ()
+    throttles: tuple[str, ...] = ()
+    """The rules that throttle beyond some limit and matched, as `KIND/NAME#RULE` of the policy and the rule.
+
+    Only the hub knows whether there is room, so they have not counted towards the decision, and are not in `rules`.
+    """
 
     def refused(self, reason: str) -> "Judgement":
         """Give the same judgement turned into a Deny for a reason of Fleetward's own."""
-        return replace(self, decision="Deny", reason=reason, obligations=(), retry_after_seconds=None, cleanses=())
+        return replace(
+            self, decision="Deny", reason=reason, obligations=(), retry_after_seconds=None, cleanses=(), throttles=()
+        )
+
+    def held(self, decision: Decision, reason: str, retry_after_seconds: int | None = None) -> "Judgement":
+        """Give the same judgement of an allowed action turned into one that does not let it go ahead now."""
+        if decision == "Deny":
+            return self.refused(reason)
+        return replace(self, decision=decision, reason=reason, retry_after_seconds=retry_after_seconds, cleanses=())
+
+    def owing(self, obligation: Obligation, why: str) -> "Judgement":
+        """Give the same judgement of an allowed action with one obligation more, and why."""
+        return replace(
+            self,
+            decision="Constrain",
+            reason=f"{self.reason}; {why}",
+            obligations=_stricter((*self.obligations, obligation)),
+        )
 
     def joined(self, other: "Judgement", principal: str) -> "Judgement":
         """Give what holds where `principal`, who handed the work down, would be judged by `other`: the stricter."""
@@ -51,7 +73,19 @@ class Judgement:
             durable=self.durable or other.durable,
             cleanses=() if decision not in ("Allow", "Constrain") else self.cleanses,
             advice=self.advice,
+            throttles=() if decision == "Deny" else tuple(sorted({*self.throttles, *other.throttles})),
         )
+
+
+def throttled(
+    judgement: Judgement, ref: RuleRef, message: str, retry_after_seconds: int, *, inherited: bool = False
+) -> Judgement:
+    """Give what an allowed action comes to where a rule with a limit has no room for it: see `throttles.Throttling`.
+
+    `message` says which limit; `inherited`, that the rule is of somebody who handed the work down.
+    """
+    held = judgement.held("Throttle", f"{_by('Throttle', ref, inherited=inherited)}: {message}", retry_after_seconds)
+    return replace(held, rules=_once((ref, *judgement.rules)))
 
 
 def combine(
@@ -61,7 +95,14 @@ def combine(
 
     Only the trusted ones of the agent's own policies can turn a default Deny into anything milder; the declared ones,
     and those inherited from whoever handed the work down, can only make it stricter.
+
+    A rule that throttles beyond some limit does not decide; it is told in `throttles`. If its policy is only recorded
+    (enforcement Audit), nothing is counted for it: like any such rule it is listed where it matches, and no more.
     """
+    met = [*trusted, *declared]
+    throttles = {hit.rule.pot for hit in met if hit.limits}
+    if throttles:
+        trusted, declared = ([hit for hit in hits if not hit.limits] for hits in (trusted, declared))
     base = _severest(hit for hit in trusted if not hit.rule.inherited)
     further = (*declared, *(hit for hit in trusted if hit.rule.inherited))
     severity = max(SEVERITY[default.decision] if base is None else base, _severest(further) or 0)
@@ -75,9 +116,10 @@ def combine(
         rules=tuple(hit.ref for hit in hits),
         obligations=() if decision == "Deny" else _add_up(enforced),
         retry_after_seconds=max(hit.rule.retry_after_seconds for hit in deciding) if decision == "Throttle" else None,
-        durable=any(hit.rule.durable for hit in hits),
+        durable=any(hit.rule.durable for hit in met),
         cleanses=_cleansed(decision, trusted),
         advice=tuple(advice),
+        throttles=() if decision == "Deny" else tuple(sorted(throttles)),
     )
 
 
@@ -107,14 +149,17 @@ _LEAD: dict[Decision, str] = {
 
 def _reason(decision: Decision, deciding: Sequence[Hit]) -> str:
     first = deciding[0]
-    text = f"{_LEAD[decision]} rule {first.ref.rule} of {first.ref.kind} {first.ref.policy}"
-    if first.rule.inherited:
-        text += f", which binds {first.ref.principal}, who handed the work down"
+    text = _by(decision, first.ref, inherited=first.rule.inherited)
     if first.ref.error is not None:
         return f"{text}, whose expression could not be evaluated: {first.ref.error}"
     if len(deciding) > 1:
         text += f" (and {len(deciding) - 1} more)"
     return f"{text}: {first.rule.message}" if first.rule.message else text
+
+
+def _by(decision: Decision, ref: RuleRef, *, inherited: bool) -> str:
+    text = f"{_LEAD[decision]} rule {ref.rule} of {ref.kind} {ref.policy}"
+    return f"{text}, which binds {ref.principal}, who handed the work down" if inherited else text
 
 
 def _add_up(hits: Iterable[Hit]) -> tuple[Obligation, ...]:

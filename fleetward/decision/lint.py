@@ -1,17 +1,29 @@
-"""What a schema cannot check of resources: expressions that do not compile, names that refer to nothing.
+"""What a schema cannot check of resources: expressions that do not compile, unknown time zones, names of nothing.
 
 Used where resources are read or admitted, never in a sidecar: it loads the typed expression environment.
 """
 
+import zoneinfo
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from typing import TypeAlias
 
 from fleetward.decision.cel.runtime import ExpressionError, load_runtime
 from fleetward.decision.facts import CatalogIndex
-from fleetward.registry.convert import catalog_item
+from fleetward.registry import nesting
+from fleetward.registry.convert import budget_key, catalog_item, parent_key
 from fleetward.registry.slice import Phase
-from fleetward.resources import ActionCatalog, Agent, AgentFleet, AgentPolicy, ClusterAgentPolicy, Resource
+from fleetward.resources import (
+    ActionCatalog,
+    Agent,
+    AgentBudget,
+    AgentFleet,
+    AgentPolicy,
+    ClusterAgentBudget,
+    ClusterAgentPolicy,
+    Resource,
+)
+from fleetward.resources.finding import did_you_mean
 from fleetward.resources.rule import Match
 
 ANYWHERE = "Agent of any namespace"
@@ -23,6 +35,8 @@ Location: TypeAlias = tuple[str | int, ...]
 
 def check_resource(resource: Resource) -> list[tuple[Location, str]]:
     """Give what is wrong with a resource taken by itself: where, and what in words (and a caret)."""
+    if isinstance(resource, AgentBudget | ClusterAgentBudget):
+        return list(_unknown_zone(resource.spec.window.time_zone))
     if not isinstance(resource, AgentPolicy | ClusterAgentPolicy):
         return []
     findings: list[tuple[Location, str]] = []
@@ -33,6 +47,19 @@ def check_resource(resource: Resource) -> list[tuple[Location, str]]:
             if match is not None and (wrong := _impossible(match)) is not None:
                 findings.append((("spec", "rules", number, part, wrong[0]), wrong[1]))
     return findings
+
+
+def _unknown_zone(name: str | None) -> Iterator[tuple[Location, str]]:
+    if name is not None and name not in _time_zones():
+        meant = did_you_mean(name, _time_zones())
+        allowed = "allowed a time zone of the IANA database, such as Europe/Berlin or UTC"
+        yield ("spec", "window", "timeZone"), f'found "{name}", {allowed}{meant}'
+
+
+@lru_cache(maxsize=1)
+def _time_zones() -> frozenset[str]:
+    """Give the names that mean the same on every machine."""
+    return frozenset(zoneinfo.available_timezones() - {"localtime", "Factory"})
 
 
 def _impossible(match: Match) -> tuple[str, str] | None:
@@ -66,10 +93,11 @@ def _check(expression: str, phase: Phase) -> None:
 
 
 def check_references(resources: Iterable[Resource]) -> list[tuple[Resource, Location, str]]:
-    """Give what is wrong with resources taken together: fleets and agents that do not exist, catalogs at odds."""
+    """Give what is wrong with resources taken together: names of nothing, budgets in circles, catalogs at odds."""
     everything = list(resources)
     agents = {r.key for r in everything if isinstance(r, Agent)}
     fleets = {r.key for r in everything if isinstance(r, AgentFleet)}
+    budgets = [r for r in everything if isinstance(r, AgentBudget | ClusterAgentBudget)]
     findings: list[tuple[Resource, Location, str]] = []
     for resource in everything:
         for location, kind, name in _references(resource):
@@ -78,31 +106,46 @@ def check_references(resources: Iterable[Resource]) -> list[tuple[Resource, Loca
                 allowed = ", ".join(sorted(known)[:8]) or "none"
                 what = "Agent" if kind == ANYWHERE else kind
                 findings.append((resource, location, f"found {name}, which is no {what} here; there are: {allowed}"))
+    findings += _nesting_problems(budgets)
     return findings + list(_catalog_conflicts([r for r in everything if isinstance(r, ActionCatalog)]))
 
 
+def _nesting_problems(budgets: list[AgentBudget | ClusterAgentBudget]) -> Iterator[tuple[Resource, Location, str]]:
+    """Give the budgets from which nothing may be spent, for what they are part of."""
+    parents = {budget_key(budget): parent_key(budget) for budget in budgets}
+    for budget in budgets:
+        if problem := nesting.problem(budget_key(budget), parents):
+            yield budget, ("spec", "parent"), f"{problem}; nothing may be spent from this budget"
+
+
 def _references(resource: Resource) -> Iterator[tuple[Location, str, str]]:
-    """Give every name in a resource that refers to another one: where, to what kind, which."""
+    """Give every name in a resource that refers to an agent or a fleet: where, to what kind, which."""
     if isinstance(resource, Agent) and resource.spec.may_delegate_to is not None:
-        for index, name in enumerate(resource.spec.may_delegate_to.agents):
-            yield ("spec", "mayDelegateTo", "agents", index), "Agent", name
+        yield from _named(("spec", "mayDelegateTo", "agents"), "Agent", resource.spec.may_delegate_to.agents)
+    if isinstance(resource, AgentPolicy | ClusterAgentPolicy | AgentBudget | ClusterAgentBudget):
+        yield from _named(("spec", "subjects", "agents"), "Agent", resource.spec.subjects.agents)
+    if isinstance(resource, AgentBudget | ClusterAgentBudget):
+        yield from _named(("spec", "subjects", "fleets"), "AgentFleet", resource.spec.subjects.fleets)
     if isinstance(resource, AgentPolicy | ClusterAgentPolicy):
-        for index, name in enumerate(resource.spec.subjects.agents):
-            yield ("spec", "subjects", "agents", index), "Agent", name
         for number, rule in enumerate(resource.spec.rules):
             for part, match in (("match", rule.match), ("exclude", rule.exclude)):
-                at: Location = ("spec", "rules", number, part)
-                for index, name in enumerate((match and match.agents) or ()):
-                    yield (*at, "agents", index), "Agent", name
-                for index, name in enumerate((match and match.fleets) or ()):
-                    yield (*at, "fleets", index), "AgentFleet", name
-                for index, name in enumerate((match and match.path) or ()):
-                    yield (*at, "path", index), ANYWHERE, name
+                if match is not None:
+                    yield from _named_by(("spec", "rules", number, part), match)
+
+
+def _named_by(at: Location, match: Match) -> Iterator[tuple[Location, str, str]]:
+    yield from _named((*at, "agents"), "Agent", match.agents or ())
+    yield from _named((*at, "fleets"), "AgentFleet", match.fleets or ())
+    yield from _named((*at, "path"), ANYWHERE, match.path or ())
+
+
+def _named(at: Location, kind: str, names: Iterable[str]) -> Iterator[tuple[Location, str, str]]:
+    yield from (((*at, index), kind, name) for index, name in enumerate(names))
 
 
 def _within_reach(referrer: Resource, agents: set[str]) -> set[str]:
-    """Give the agents a resource can be about: an AgentPolicy, those of its own namespace."""
-    if not isinstance(referrer, AgentPolicy):
+    """Give the agents a resource can be about: an AgentPolicy or AgentBudget, those of its own namespace."""
+    if not isinstance(referrer, AgentPolicy | AgentBudget):
         return agents
     return {key for key in agents if key.startswith(f"{referrer.metadata.namespace}/")}
 

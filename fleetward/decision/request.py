@@ -43,7 +43,17 @@ def parse_request(body: bytes) -> DecisionRequest:
 
 def parse_outcome(body: bytes) -> OutcomeRequest:
     """Read the body of `POST /v1/decisions/{id}/outcome`. Raises RequestError."""
-    return parse(body, OutcomeRequest)
+    outcome = parse(body, OutcomeRequest)
+    if (actual := outcome.actual) is not None:
+        _check_part("cachedInputTokens", actual.cached_input_tokens, "inputTokens", actual.input_tokens)
+        _check_part("reasoningTokens", actual.reasoning_tokens, "outputTokens", actual.output_tokens)
+    return outcome
+
+
+def _check_part(name: str, part: int | None, of: str, whole: int | None) -> None:
+    """Refuse a part that is more than the whole. Raises RequestError."""
+    if part is not None and whole is not None and part > whole:
+        raise RequestError(f"actual.{name}", f"found {part}, allowed at most {whole}: it is a part of {of}")
 
 
 def read(data: Any, shape: type[T]) -> T:

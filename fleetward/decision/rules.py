@@ -92,6 +92,11 @@ class Hit:
     rule: "ReadyRule"
     ref: RuleRef
 
+    @property
+    def limits(self) -> bool:
+        """Whether the rule only says beyond what it throttles, so that it decides nothing by itself."""
+        return self.rule.pot != "" and self.rule.enforced and self.ref.error is None
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Erred:
@@ -123,6 +128,8 @@ class ReadyRule:
     message: str
     inherited: bool
     """Whether it is the policy of somebody who handed the work down."""
+    pot: str
+    """Of a rule that throttles beyond some limit: where it counts, as in `Judgement.throttles`; else empty."""
     hit: Hit = field(init=False)
     """How the rule counts where it counts as what it says."""
 
@@ -149,6 +156,16 @@ def erred(rule: ReadyRule, error: str) -> Hit | Erred:
     if rule.severity == SEVERITY["Allow"]:
         return Erred(rule, error)
     return Hit(rule, msgspec.structs.replace(rule.ref, decision="Deny", error=error))
+
+
+def pot_of(policy: Policy, rule: Rule) -> str:
+    """Give `KIND/NAME#RULE` of a rule that throttles beyond some limit only; empty for any other.
+
+    A limit is on actions that begin, so in a later phase there is none: such a rule throttles always.
+    """
+    if rule.throttle is None or rule.decision != "Throttle" or rule.phase != "Before":
+        return ""
+    return f"{policy.kind}/{policy.name}#{rule.name}"
 
 
 def make_ready(
@@ -201,6 +218,7 @@ def _ready(
         durable=rule.audit == "Durable",
         message=rule.message,
         inherited=principal is not None,
+        pot=pot_of(policy, rule),
     )
 
 

@@ -32,6 +32,8 @@ class Situation(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     path: tuple[str, ...] = ()
     """Who handed the work down to the agent, the agent that opened the run first."""
+    grants: tuple[str, ...] = ()
+    """The ids of the grants by which it came down, the first one first."""
     labels: tuple[str, ...] = ()
     """Provenance labels that ride along."""
     target: str | None = None

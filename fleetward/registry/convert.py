@@ -8,8 +8,19 @@ from typing import Any
 import msgspec
 
 from fleetward.registry import slice as sl
-from fleetward.resources import ActionCatalog, Agent, AgentFleet, AgentPolicy, ClusterAgentPolicy, Resource
+from fleetward.resources import (
+    ActionCatalog,
+    Agent,
+    AgentBudget,
+    AgentFleet,
+    AgentPolicy,
+    ClusterAgentBudget,
+    ClusterAgentPolicy,
+    Resource,
+)
 from fleetward.resources.base import SET_BY_ANNOTATION
+from fleetward.resources.budget import Window, seconds_of
+from fleetward.resources.rule import Rule
 
 STRICTNESS: dict[sl.Decision, int] = {"Allow": 0, "RequireApproval": 1, "Deny": 2}
 """Default decisions from the mildest to the strictest."""
@@ -31,20 +42,82 @@ def policy_item(policy: AgentPolicy | ClusterAgentPolicy) -> sl.Policy:
         hash=_hexdigest(spec)[:32],
         enforcement=policy.spec.enforcement,
         inheritance=policy.spec.inheritance,
-        rules=msgspec.convert(spec["rules"], tuple[sl.Rule, ...]),
+        rules=tuple(map(_rule, policy.spec.rules)),
     )
+
+
+def _rule(rule: Rule) -> sl.Rule:
+    plain = _plain(rule)
+    if rate := plain.get("throttle", {}).get("rate"):
+        rate.setdefault("burst", rate["count"])
+    return msgspec.convert(plain, sl.Rule)
 
 
 def catalog_item(catalog: ActionCatalog) -> sl.Catalog:
     """Give a catalog as it travels."""
+    spec = _plain(catalog.spec)
     return sl.Catalog(
         name=catalog.key,
-        entries=msgspec.convert(_plain(catalog.spec)["entries"], tuple[sl.CatalogEntry, ...]),
+        entries=msgspec.convert(spec["entries"], tuple[sl.CatalogEntry, ...]),
+        models=msgspec.convert(spec["models"], tuple[sl.ModelPrice, ...]),
     )
 
 
-def agent_item(agent: Agent, fleets: Iterable[AgentFleet], policies: Iterable[str]) -> sl.Agent:
-    """Give an agent as it travels, with what its fleets say folded in: of several, the strictest counts."""
+def budget_key(budget: AgentBudget | ClusterAgentBudget) -> str:
+    """Give a key that tells budgets of both kinds apart; `sl.Budget.key` is the same."""
+    return f"{budget.kind}/{budget.key}"
+
+
+def parent_key(budget: AgentBudget | ClusterAgentBudget) -> str:
+    """Give the key of the budget that this one is part of; empty where it is part of none."""
+    parent = budget.spec.parent
+    if parent is None:
+        return ""
+    inside = f"{budget.metadata.namespace}/" if parent.kind == "AgentBudget" else ""
+    return f"{parent.kind}/{inside}{parent.name}"
+
+
+def budget_item(budget: AgentBudget | ClusterAgentBudget, problem: str = "") -> sl.Budget:
+    """Give a budget as it travels; `problem` says why nothing may be spent from it."""
+    spec = _plain(budget.spec)
+    thresholds = msgspec.convert(spec["thresholds"], tuple[sl.Threshold, ...])
+    return sl.Budget(
+        kind=budget.kind,
+        name=budget.key,
+        uid=budget.metadata.uid,
+        generation=budget.metadata.generation,
+        hash=_hexdigest(spec)[:32],
+        scope=budget.spec.scope,
+        window=_window(budget.spec.window),
+        limits=msgspec.convert(spec["limits"], sl.BudgetLimits),
+        thresholds=tuple(sorted(thresholds, key=lambda each: (each.percent, each.action))),
+        default_estimate=msgspec.convert(spec["defaultEstimate"], sl.DefaultEstimate),
+        unpriced_models=budget.spec.unpriced_models,
+        settle_after_seconds=budget.spec.settle_after_seconds,
+        problem=problem,
+    )
+
+
+def _window(window: Window) -> sl.BudgetWindow:
+    return sl.BudgetWindow(
+        kind=window.kind,
+        unit=window.unit,
+        time_zone=window.time_zone or "UTC",
+        duration_seconds=None if window.duration is None else seconds_of(window.duration),
+    )
+
+
+def agent_item(
+    agent: Agent,
+    fleets: Iterable[AgentFleet],
+    policies: Iterable[str],
+    budgets: Iterable[str] = (),
+    pause: sl.Mode | None = None,
+) -> sl.Agent:
+    """Give an agent as it travels, with what its fleets say folded in: of several, the strictest counts.
+
+    `pause` is the mode that a budget sets.
+    """
     fleets = sorted(fleets, key=lambda fleet: fleet.key)
     strictest = max(fleets, key=lambda fleet: STRICTNESS[fleet.spec.default_decision], default=None)
     trusted = fleets and all(fleet.spec.declared_facts == "Trusted" for fleet in fleets)
@@ -70,10 +143,11 @@ def agent_item(agent: Agent, fleets: Iterable[AgentFleet], policies: Iterable[st
         declared_facts="Trusted" if trusted else "RestrictOnly",
         delegation="Intersection" if any(f.spec.delegation == "Intersection" for f in fleets) else "Inherit",
         mode=max(
-            [mode_of(agent), *map(mode_of, fleets)],
+            [mode_of(agent), *map(mode_of, fleets), *([pause] if pause is not None else [])],
             key=lambda mode: sl.MODES.index(mode.operating_mode),
         ),
         policies=tuple(sorted(policies)),
+        budgets=tuple(sorted(budgets)),
     )
 
 
@@ -103,6 +177,11 @@ def fingerprint(resource: Resource) -> int:
 def namespace_fingerprint(name: str, labels: Mapping[str, str]) -> int:
     """Give a number for a namespace's labels, as `fingerprint` does for a resource."""
     return int(_hexdigest(["Namespace", name, dict(labels)]), 16)
+
+
+def pause_fingerprint(agent: str, mode: sl.Mode) -> int:
+    """Give a number for the mode that a budget sets for an agent, as `fingerprint` does for a resource."""
+    return int(_hexdigest(["Pause", agent, msgspec.to_builtins(mode)]), 16)
 
 
 def _plain(model: Any) -> dict[str, Any]:

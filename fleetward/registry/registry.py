@@ -9,17 +9,24 @@ from __future__ import annotations  # HashTrieMap takes its type parameters in a
 
 import time
 from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
 from typing import TypeAlias, TypeVar
 
+import msgspec
 from rpds import HashTrieMap
 
+from fleetward.registry import nesting
 from fleetward.registry import slice as sl
 from fleetward.registry.convert import (
     agent_item,
+    budget_item,
+    budget_key,
     catalog_item,
     fingerprint,
     namespace_fingerprint,
+    parent_key,
+    pause_fingerprint,
     policy_item,
     policy_key,
 )
@@ -27,13 +34,18 @@ from fleetward.registry.selector import selects
 from fleetward.resources import (
     ActionCatalog,
     Agent,
+    AgentBudget,
     AgentFleet,
     AgentPolicy,
     AuditSink,
+    ClusterAgentBudget,
     ClusterAgentPolicy,
     Resource,
 )
+from fleetward.resources.budget import BudgetSubjects
+from fleetward.resources.clusteragentbudget import ClusterBudgetSubjects
 from fleetward.resources.clusteragentpolicy import ClusterPolicySubjects
+from fleetward.resources.rule import PolicySubjects
 
 _MODULUS = 2**256
 K = TypeVar("K")
@@ -66,8 +78,19 @@ class NamespaceLabels:
     labels: Mapping[str, str] | None
 
 
-RegistryChange: TypeAlias = Upsert | Remove | NamespaceLabels
+@dataclass(frozen=True, slots=True)
+class BudgetPauses:
+    """The agents that budgets pause, by key, with the mode and what to say of it; in place of those said before.
+
+    An agent's own mode counts where it is as strong. Resources that come and go leave these as they are.
+    """
+
+    modes: Mapping[str, sl.Mode]
+
+
+RegistryChange: TypeAlias = Upsert | Remove | NamespaceLabels | BudgetPauses
 Policy: TypeAlias = AgentPolicy | ClusterAgentPolicy
+BudgetResource: TypeAlias = AgentBudget | ClusterAgentBudget
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,10 +103,17 @@ class Registry:
     """Every agent with all that holds for it, by `namespace/name`."""
     policies: HashTrieMap[str, sl.Policy] = field(default_factory=HashTrieMap)
     catalogs: HashTrieMap[str, sl.Catalog] = field(default_factory=HashTrieMap)
+    budgets: HashTrieMap[str, sl.Budget] = field(default_factory=HashTrieMap)
     agents_in: HashTrieMap[str, HashTrieMap[str, Agent]] = field(default_factory=HashTrieMap)
     """Agents by namespace and key."""
     policies_in: HashTrieMap[str, HashTrieMap[str, Policy]] = field(default_factory=HashTrieMap)
     """Policies by namespace and policy key; cluster policies under the empty namespace."""
+    budgets_in: HashTrieMap[str, HashTrieMap[str, BudgetResource]] = field(default_factory=HashTrieMap)
+    """Budgets by namespace and budget key; cluster budgets under the empty namespace."""
+    parents: HashTrieMap[str, str] = field(default_factory=HashTrieMap)
+    """By budget key, the key of the budget it is part of; empty where it is part of none."""
+    pauses: HashTrieMap[str, sl.Mode] = field(default_factory=HashTrieMap)
+    """Agents that budgets pause; an agent need not be there."""
     fleets: HashTrieMap[str, AgentFleet] = field(default_factory=HashTrieMap)
     sinks_by_key: HashTrieMap[str, AuditSink] = field(default_factory=HashTrieMap)
     not_running: HashTrieMap[str, sl.Agent] = field(default_factory=HashTrieMap)
@@ -127,6 +157,8 @@ class Registry:
                     builder.put((kind, key), None)
                 case NamespaceLabels(name, labels):
                     builder.label(name, labels)
+                case BudgetPauses(modes):
+                    builder.pause(modes)
         return builder.finish()
 
     def replace_all(
@@ -148,6 +180,7 @@ class Registry:
         chosen = {key: agent for key in sorted(agents) if (agent := self.agents.get(key)) is not None}
         above = {key: agent for key in sorted(principals) if (agent := self.agents.get(key)) is not None}
         policies = {key for agent in (*chosen.values(), *above.values()) for key in agent.policies}
+        budgets = {key for agent in (*chosen.values(), *above.values()) for key in agent.budgets}
         delegating = {a.namespace for a in chosen.values() if a.may_delegate_to and a.may_delegate_to.roles}
         return sl.Slice(
             version=self.version,
@@ -161,6 +194,7 @@ class Registry:
                     for key, agent in sorted(self.agents_in[namespace].items())
                 },
                 principals=above,
+                budgets={key: self.budgets[key] for key in sorted(budgets)},
             ),
         )
 
@@ -176,6 +210,8 @@ class _Builder:
         self._old = registry
         self._new = registry
         self._concerned: set[str] = set()
+        self._moved: set[str] = set()
+        """Budgets that came, went, or became part of another one."""
 
     def put(self, key: Key, resource: Resource | None) -> None:
         """File a resource, or take it out."""
@@ -195,6 +231,8 @@ class _Builder:
                 self._file_agent(agent, gone=new is None)
             case AgentPolicy() | ClusterAgentPolicy() as policy:
                 self._file_policy(policy, old, gone=new is None)
+            case AgentBudget() | ClusterAgentBudget() as budget:
+                self._file_budget(budget, old, gone=new is None)
             case AgentFleet() as fleet:
                 self._concern(a for f in (old, new) if isinstance(f, AgentFleet) for a in self._members(f))
                 self._new = replace(self._new, fleets=_put(self._new.fleets, fleet.key, None if new is None else fleet))
@@ -227,6 +265,40 @@ class _Builder:
             return  # the same agents are concerned, and they refer to the policy by its key
         self._concern(agent for version in versions for agent in self._subjects(version))
 
+    def _file_budget(self, budget: BudgetResource, old: Resource | None, *, gone: bool) -> None:
+        namespace, key = budget.metadata.namespace or "", budget_key(budget)
+        inside = _put(self._new.budgets_in.get(namespace) or HashTrieMap(), key, None if gone else budget)
+        known = self._new.budgets.get(key)
+        parent = None if gone else parent_key(budget)
+        if self._new.parents.get(key) != parent:
+            self._moved.add(key)
+        self._new = replace(
+            self._new,
+            budgets_in=_put(self._new.budgets_in, namespace, inside or None),
+            budgets=_put(self._new.budgets, key, None if gone else budget_item(budget, known.problem if known else "")),
+            parents=_put(self._new.parents, key, parent),
+        )
+        versions = [b for b in (old, None if gone else budget) if isinstance(b, AgentBudget | ClusterAgentBudget)]
+        if len(versions) == 2 and versions[0].spec.subjects == versions[1].spec.subjects:
+            return
+        self._concern(agent for version in versions for agent in self._sharing(version))
+
+    def pause(self, modes: Mapping[str, sl.Mode]) -> None:
+        """File the modes that budgets set."""
+        old = self._new.pauses
+        wanted = {key: mode for key, mode in modes.items() if mode.operating_mode != "Running"}
+        changed = {key for key in (*old, *wanted) if old.get(key) != wanted.get(key)}
+        total = self._new.sum
+        pauses = old
+        for key in changed:
+            before, after = old.get(key), wanted.get(key)
+            total -= 0 if before is None else pause_fingerprint(key, before)
+            total += 0 if after is None else pause_fingerprint(key, after)
+            pauses = _put(pauses, key, after)
+        if changed:
+            self._new = replace(self._new, pauses=pauses, sum=total % _MODULUS)
+            self._concerned |= changed
+
     def label(self, name: str, labels: Mapping[str, str] | None) -> None:
         """File a namespace's labels."""
         old = self._new.namespaces.get(name)
@@ -243,6 +315,7 @@ class _Builder:
         """Work out the agents concerned."""
         if self._new is self._old:
             return self._old
+        self._nest()
         agents, not_running = self._new.agents, self._new.not_running
         for key in self._concerned:
             namespace = key.partition("/")[0]
@@ -253,17 +326,46 @@ class _Builder:
             not_running = _put(not_running, key, item if stands else None)
         return replace(self._new, agents=agents, not_running=not_running, changed_at=time.time())
 
+    def _nest(self) -> None:
+        """See to what budgets that came, went or moved change for those that are part of them."""
+        if not self._moved:
+            return
+        for key in nesting.below(self._moved, self._new.parents):
+            budget = self._budget(key)
+            if budget is not None:
+                self._concern(self._sharing(budget))
+        budgets = self._new.budgets
+        for key, item in self._new.budgets.items():
+            problem = nesting.problem(key, self._new.parents)
+            if problem != item.problem:
+                budgets = _put(budgets, key, msgspec.structs.replace(item, problem=problem))
+        self._new = replace(self._new, budgets=budgets)
+
+    def _budget(self, key: str) -> BudgetResource | None:
+        item = self._new.budgets.get(key)
+        if item is None:
+            return None
+        namespace = item.name.partition("/")[0] if item.kind == "AgentBudget" else ""
+        return self._new.budgets_in[namespace][key]
+
     def _view(self, agent: Agent) -> sl.Agent:
         namespace = agent.metadata.namespace or ""
         labels = self._new.namespace_labels(namespace)
-        reach = [self._new.policies_in.get(n) or HashTrieMap() for n in (namespace, "")]
+        fleets = self._fleets_of(agent, labels)
+        names = {fleet.key for fleet in fleets}
+        policies = [self._new.policies_in.get(n) or HashTrieMap() for n in (namespace, "")]
+        budgets = [self._new.budgets_in.get(n) or HashTrieMap() for n in (namespace, "")]
+        own = [key for some in budgets for key, budget in some.items() if _shares(agent, labels, budget, names)]
         return agent_item(
             agent,
-            fleets=[fleet for fleet in self._new.fleets.values() if _is_member(agent, labels, fleet)],
-            policies=[
-                key for policies in reach for key, policy in policies.items() if _is_subject(agent, labels, policy)
-            ],
+            fleets=fleets,
+            policies=[key for some in policies for key, policy in some.items() if _is_subject(agent, labels, policy)],
+            budgets={above for key in own for above in nesting.ancestors(key, self._new.parents)},
+            pause=self._new.pauses.get(agent.key),
         )
+
+    def _fleets_of(self, agent: Agent, namespace_labels: Mapping[str, str]) -> list[AgentFleet]:
+        return [fleet for fleet in self._new.fleets.values() if _is_member(agent, namespace_labels, fleet)]
 
     def _concern(self, agents: Iterable[Agent]) -> None:
         self._concerned.update(agent.key for agent in agents)
@@ -275,12 +377,24 @@ class _Builder:
                 yield from (agent for agent in agents.values() if _is_member(agent, labels, fleet))
 
     def _subjects(self, policy: Policy) -> Iterator[Agent]:
-        within = policy.metadata.namespace
-        namespaces = self._new.agents_in if within is None else [within]
-        for namespace in namespaces:
-            labels = self._new.namespace_labels(namespace)
-            agents = self._new.agents_in.get(namespace) or HashTrieMap()
-            yield from (agent for agent in agents.values() if _is_subject(agent, labels, policy))
+        for agent, labels in self._within(policy.metadata.namespace):
+            if _is_subject(agent, labels, policy):
+                yield agent
+
+    def _sharing(self, budget: BudgetResource) -> Iterator[Agent]:
+        """Give the budget's subjects. Where a fleet changes in the same step, its members are concerned anyway."""
+        by_fleet = bool(budget.spec.subjects.fleets)
+        for agent, labels in self._within(budget.metadata.namespace):
+            fleets = {fleet.key for fleet in self._fleets_of(agent, labels)} if by_fleet else set()
+            if _shares(agent, labels, budget, fleets):
+                yield agent
+
+    def _within(self, namespace: str | None) -> Iterator[tuple[Agent, Mapping[str, str]]]:
+        """Give the agents of a namespace, or of all, each with the labels of its namespace."""
+        for name in self._new.agents_in if namespace is None else [namespace]:
+            labels = self._new.namespace_labels(name)
+            for agent in (self._new.agents_in.get(name) or HashTrieMap()).values():
+                yield agent, labels
 
 
 def _check_scope(resource: Resource) -> None:
@@ -301,8 +415,23 @@ def _is_member(agent: Agent, namespace_labels: Mapping[str, str], fleet: AgentFl
 
 
 def _is_subject(agent: Agent, namespace_labels: Mapping[str, str], policy: Policy) -> bool:
-    subjects = policy.spec.subjects
-    if isinstance(subjects, ClusterPolicySubjects) and not selects(subjects.namespace_selector, namespace_labels):
+    return _is_among(agent, namespace_labels, policy.spec.subjects)
+
+
+def _shares(
+    agent: Agent, namespace_labels: Mapping[str, str], budget: BudgetResource, fleets: AbstractSet[str]
+) -> bool:
+    """Say whether an agent, which is in these fleets, is among a budget's own subjects."""
+    subjects = budget.spec.subjects
+    return (not subjects.fleets or not fleets.isdisjoint(subjects.fleets)) and _is_among(
+        agent, namespace_labels, subjects
+    )
+
+
+def _is_among(agent: Agent, namespace_labels: Mapping[str, str], subjects: PolicySubjects | BudgetSubjects) -> bool:
+    if isinstance(subjects, ClusterPolicySubjects | ClusterBudgetSubjects) and not selects(
+        subjects.namespace_selector, namespace_labels
+    ):
         return False
     return (
         (not subjects.roles or agent.spec.role in subjects.roles)

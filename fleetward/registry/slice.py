@@ -64,6 +64,22 @@ class Obligation(Wire, frozen=True):
     maximum: int | None = None
 
 
+class Rate(Wire, frozen=True):
+    """A token bucket: so many actions in so many seconds, and so many at once."""
+
+    count: int
+    per_seconds: int
+    burst: int
+
+
+class Throttle(Wire, frozen=True):
+    """When a rule throttles: beyond a rate, beyond so many at once, or both. See `resources.rule.Throttle`."""
+
+    rate: Rate | None = None
+    concurrency: int | None = None
+    scope: Literal["Agent", "Run", "Shared"] = "Agent"
+
+
 class Rule(Wire, frozen=True):
     """One rule of a policy. See `fleetward.resources.rule.Rule`."""
 
@@ -76,6 +92,8 @@ class Rule(Wire, frozen=True):
     obligations: tuple[Obligation, ...] = ()
     cleanses: tuple[str, ...] = ()
     retry_after_seconds: int | None = None
+    throttle: Throttle | None = None
+    """With decision Throttle: beyond what; None: always."""
     audit: Literal["Grouped", "Durable"] = "Grouped"
     message: str = ""
 
@@ -106,11 +124,98 @@ class CatalogEntry(Wire, frozen=True):
     result_labels: tuple[str, ...] = ()
 
 
+class ModelPrice(Wire, frozen=True):
+    """What models cost, in millionths of a US dollar for a million tokens. See `resources.actioncatalog.ModelPrice`."""
+
+    models: tuple[str, ...]
+    """Globs over model names."""
+    input_micro_usd_per_million: int
+    output_micro_usd_per_million: int
+    cached_input_micro_usd_per_million: int | None = None
+    """None: as input."""
+    reasoning_micro_usd_per_million: int | None = None
+    """None: as output."""
+
+
 class Catalog(Wire, frozen=True):
     """One ActionCatalog."""
 
     name: str
     entries: tuple[CatalogEntry, ...]
+    models: tuple[ModelPrice, ...] = ()
+
+
+class CallLimit(Wire, frozen=True):
+    """How many actions with names that one of the globs matches."""
+
+    names: tuple[str, ...]
+    max: int
+
+
+class BudgetLimits(Wire, frozen=True):
+    """What may be used in one window of one pot; None: not limited."""
+
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    cost_micro_usd: int | None = None
+    records: int | None = None
+    wall_seconds: int | None = None
+    calls: tuple[CallLimit, ...] = ()
+
+
+class BudgetWindow(Wire, frozen=True):
+    """After what time a pot begins anew. See `resources.budget.Window`."""
+
+    kind: Literal["Calendar", "Rolling", "Total"] = "Total"
+    unit: Literal["Hour", "Day", "Week", "Month"] | None = None
+    time_zone: str = "UTC"
+    duration_seconds: int | None = None
+
+
+class Threshold(Wire, frozen=True):
+    """What happens from some part of a limit on."""
+
+    percent: int
+    action: Literal["Event", "Throttle", "RequireApproval", "Pause"]
+    per_minute: int = 1
+    """With Throttle: how many actions still go ahead a minute."""
+
+
+class DefaultEstimate(Estimate, frozen=True):
+    """What an action is taken to use that nothing else is said of."""
+
+    wall_seconds: int | None = None
+
+
+BudgetScope = Literal["Shared", "Agent", "Run", "Subtree"]
+
+
+class Budget(Wire, frozen=True):
+    """An AgentBudget or ClusterAgentBudget. See `resources.budget`."""
+
+    kind: Literal["AgentBudget", "ClusterAgentBudget"]
+    name: str
+    """`namespace/name`, or `name` for a cluster budget."""
+    uid: str
+    generation: int
+    hash: str
+    scope: BudgetScope
+    window: BudgetWindow
+    limits: BudgetLimits
+    thresholds: tuple[Threshold, ...] = ()
+    """By percent, going up."""
+    default_estimate: DefaultEstimate = DefaultEstimate()
+    unpriced_models: Literal["Deny", "UseEstimate"] = "Deny"
+    """What holds for a call of a model without a price, where cost is limited."""
+    settle_after_seconds: int = 3600
+    """After how long an action without an outcome counts as what it was expected to use."""
+    problem: str = ""
+    """Why nothing may be spent from it, such as a parent that is missing; empty where nothing is wrong."""
+
+    @property
+    def key(self) -> str:
+        """`kind/name`."""
+        return f"{self.kind}/{self.name}"
 
 
 class Mode(Wire, frozen=True):
@@ -150,6 +255,8 @@ class Agent(Wire, frozen=True):
     delegation: Literal["Inherit", "Intersection"] = "Inherit"
     mode: Mode = Mode()
     policies: tuple[str, ...] = ()
+    budgets: tuple[str, ...] = ()
+    """Keys of the budgets that what it does counts in, with all that these are part of."""
 
     @property
     def key(self) -> str:
@@ -167,6 +274,7 @@ class Items(Wire, frozen=True):
     """Roles of agents that an agent of this slice might delegate to."""
     principals: dict[str, Agent] = {}
     """Agents that handed work down to an agent of this slice: their restrictions count for it."""
+    budgets: dict[str, Budget] = {}
 
 
 class Removed(Wire, frozen=True):
@@ -177,6 +285,7 @@ class Removed(Wire, frozen=True):
     catalogs: tuple[str, ...] = ()
     roles: tuple[str, ...] = ()
     principals: tuple[str, ...] = ()
+    budgets: tuple[str, ...] = ()
 
 
 class Slice(Wire, frozen=True):

@@ -2,10 +2,12 @@
 
 from fleetward.resources.actioncatalog import ActionCatalog
 from fleetward.resources.agent import Agent
+from fleetward.resources.agentbudget import AgentBudget
 from fleetward.resources.agentfleet import AgentFleet
 from fleetward.resources.agentpolicy import AgentPolicy
 from fleetward.resources.auditsink import AuditSink
 from fleetward.resources.base import API_VERSION, GROUP, Resource
+from fleetward.resources.clusteragentbudget import ClusterAgentBudget
 from fleetward.resources.clusteragentpolicy import ClusterAgentPolicy
 
 KINDS: dict[str, type[Resource]] = {
@@ -14,6 +16,8 @@ KINDS: dict[str, type[Resource]] = {
     "ActionCatalog": ActionCatalog,
     "AgentPolicy": AgentPolicy,
     "ClusterAgentPolicy": ClusterAgentPolicy,
+    "AgentBudget": AgentBudget,
+    "ClusterAgentBudget": ClusterAgentBudget,
     "AuditSink": AuditSink,
 }
 """Every kind by its name."""
@@ -24,9 +28,11 @@ __all__ = [
     "KINDS",
     "ActionCatalog",
     "Agent",
+    "AgentBudget",
     "AgentFleet",
     "AgentPolicy",
     "AuditSink",
+    "ClusterAgentBudget",
     "ClusterAgentPolicy",
     "Resource",
 ]

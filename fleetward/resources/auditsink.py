@@ -71,8 +71,8 @@ class AuditSinkSpec(Model):
     """For type CloudEvents."""
     records: (
         Annotated[
-            list[Literal["Decision", "Outcome", "Run", "ModeChange", "AccessRefused"]],
-            Field(min_length=1, max_length=5),
+            list[Literal["Decision", "Outcome", "Run", "ModeChange", "Budget", "AccessRefused"]],
+            Field(min_length=1, max_length=6),
         ]
         | None
     ) = None

@@ -61,6 +61,18 @@ spec:
       estimate: {inputTokens: 8000, outputTokens: 2000, costMicroUsd: 54000}
     - names: [web.**]
       resultLabels: [web, untrusted]
+---
+apiVersion: fleetward.dev/v1alpha1
+kind: ActionCatalog
+metadata:
+  name: model-prices
+spec:
+  models:
+    - models: [example-large-*, "vendor/large:*"]
+      inputMicroUsdPerMillion: 3000000
+      outputMicroUsdPerMillion: 15000000
+      cachedInputMicroUsdPerMillion: 300000
+      reasoningMicroUsdPerMillion: 15000000
 """,
     "AgentPolicy": """\
 apiVersion: fleetward.dev/v1alpha1
@@ -113,6 +125,14 @@ spec:
         reversibility: [Irreversible]
       decision: Throttle
       retryAfterSeconds: 60
+    - name: mail-in-small-doses
+      match:
+        names: [mail.send.*]
+      decision: Throttle
+      throttle:
+        rate: {count: 10, perSeconds: 60, burst: 3}
+        concurrency: 2
+        scope: Shared
     - name: sanitized
       match:
         names: [text.sanitize]
@@ -140,6 +160,73 @@ spec:
         riskTags: [bulk]
       decision: Deny
       message: Bulk export is denied on every path
+""",
+    "AgentBudget": """\
+apiVersion: fleetward.dev/v1alpha1
+kind: AgentBudget
+metadata:
+  name: reporting-day
+  namespace: reports
+spec:
+  subjects:
+    fleets: [reporting]
+    roles: [Planner, Worker]
+    agents: [planner, data-worker]
+    agentSelector:
+      matchLabels: {team: reports}
+  scope: Shared
+  window: {kind: Calendar, unit: Day, timeZone: Europe/Berlin}
+  limits:
+    inputTokens: 2000000
+    outputTokens: 200000
+    costMicroUsd: 5000000
+    records: 1000
+    wallSeconds: 3600
+    calls:
+      - {names: [crm.**], max: 100}
+  thresholds:
+    - {percent: 80, action: Event}
+    - {percent: 95, action: Throttle, perMinute: 6}
+    - {percent: 100, action: Pause}
+  parent: {kind: ClusterAgentBudget, name: organisation}
+  defaultEstimate: {inputTokens: 8000, outputTokens: 2000, costMicroUsd: 54000, calls: 1, records: 1, wallSeconds: 30}
+  unpricedModels: Deny
+  settleAfterSeconds: 3600
+---
+apiVersion: fleetward.dev/v1alpha1
+kind: AgentBudget
+metadata:
+  name: each-run
+  namespace: reports
+spec:
+  scope: Run
+  window: {kind: Rolling, duration: 1h30m}
+  limits: {records: 100}
+""",
+    "ClusterAgentBudget": """\
+apiVersion: fleetward.dev/v1alpha1
+kind: ClusterAgentBudget
+metadata:
+  name: organisation
+spec:
+  subjects:
+    fleets: [reporting]
+    roles: [Coordinator, Planner, Worker]
+    agents: [reports/data-worker]
+    agentSelector: {}
+    namespaceSelector:
+      matchExpressions:
+        - {key: environment, operator: NotIn, values: [test]}
+  scope: Shared
+  window: {kind: Calendar, unit: Month}
+  limits:
+    costMicroUsd: 100000000
+  thresholds:
+    - {percent: 90, action: RequireApproval}
+  parent: {kind: ClusterAgentBudget, name: everything}
+  defaultEstimate: {costMicroUsd: 54000}
+  unpricedModels: UseEstimate
+  settleAfterSeconds: 600
 """,
     "AuditSink": """\
 apiVersion: fleetward.dev/v1alpha1

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Union, get_args, get_origin
 from pydantic import BaseModel
 from pydantic_core import ErrorDetails
 
-from fleetward.resources import auditsink, base, rule, status
+from fleetward.resources import actioncatalog, auditsink, base, budget, rule, status
 from fleetward.resources.finding import Path, did_you_mean, shorten
 
 
@@ -225,6 +225,11 @@ PATTERNS: dict[str, str] = {
     _in_type(base.LabelValue): (
         "a label value: letters, digits and '_.-', beginning and ending with a letter or digit"
     ),
+    _in_type(actioncatalog.ModelGlob): "a glob of letters, digits and '._:/@*-', such as example-large-*",
+    _in_type(
+        budget.Duration
+    ): "a duration in h, m and s, in this order and with their units, such as 24h, 90m or 1h30m",
+    _in_type(budget.TimeZone): "a time zone of the IANA database, such as Europe/Berlin or UTC",
     _in_type(status.ConditionType): "a type of condition, such as Ready, with an optional prefix such as example.com/",
     _in_type(status.ConditionReason): "a word in CamelCase, such as PodsWithoutWebhook",
     _in_field(auditsink.JsonLinesSink, "path"): (

@@ -65,7 +65,8 @@ _GLOBS = """\
 ## Globs
 
 Action names are segments between dots. `*` stands for anything within one segment, a segment `**` for any number of
-segments, none included. Case matters.
+segments, none included. Case matters. Globs over model names (`models` of an [ActionCatalog](#actioncatalog)) know no
+segments: there, `*` stands for any text.
 
 | Glob | Matches | Does not match |
 |---|---|---|

@@ -100,6 +100,42 @@ class Obligation(Model):
         return self
 
 
+class Rate(Model):
+    """A token bucket: how many actions go ahead in how many seconds, and how many at once."""
+
+    count: Annotated[int, Field(ge=1, le=1_000_000)]
+    """How many actions."""
+    per_seconds: Annotated[int, Field(ge=1, le=86400)]
+    """In how many seconds."""
+    burst: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
+    """How many may come at once after a rest; as `count` where left out."""
+
+
+class Throttle(Model):
+    """How many actions go ahead, by a rate, by how many are under way, or both; beyond that the rule throttles."""
+
+    VALIDATIONS = (
+        Validation(
+            "has(self.rate) || has(self.concurrency)",
+            "rate or concurrency is missing; throttle needs at least one of them",
+            reason="FieldValueRequired",
+        ),
+    )
+
+    rate: Rate | None = None
+    """How many actions in how many seconds."""
+    concurrency: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
+    """How many actions may be under way at once: decided, and without an outcome yet."""
+    scope: Literal["Agent", "Run", "Shared"] = "Agent"
+    """Counted for each agent by itself, for each run, or together for all whom the rule matches, fleet-wide."""
+
+    @model_validator(mode="after")
+    def _says_something(self) -> Self:
+        if self.rate is None and self.concurrency is None:
+            raise ValueError("rate or concurrency is missing; throttle needs at least one of them")
+        return self
+
+
 class Rule(Model):
     """One rule: for the actions matched and not excluded, and when the expression holds, a decision."""
 
@@ -123,6 +159,26 @@ class Rule(Model):
             ".retryAfterSeconds",
             "FieldValueForbidden",
             "self.decision",
+        ),
+        Validation(
+            "self.decision == 'Throttle' || !has(self.throttle)",
+            "throttle goes with decision Throttle only",
+            ".throttle",
+            "FieldValueForbidden",
+            "self.decision",
+        ),
+        Validation(
+            "!has(self.throttle) || !has(self.phase) || self.phase == 'Before'",
+            "throttle fits the phase Before only: what is under way is not held back",
+            ".throttle",
+            "FieldValueForbidden",
+            "self.phase",
+        ),
+        Validation(
+            "!has(self.throttle) || !has(self.retryAfterSeconds)",
+            "retryAfterSeconds does not go with throttle, which works out when there is room again",
+            ".retryAfterSeconds",
+            "FieldValueForbidden",
         ),
         Validation(
             "self.decision != 'Constrain' || !has(self.phase) || self.phase != 'During'",
@@ -168,7 +224,9 @@ class Rule(Model):
     cleanses: Annotated[list[Tag], Field(max_length=64)] = []
     """Provenance labels that the agent is rid of, in the run, once an action allowed by this rule has succeeded."""
     retry_after_seconds: Annotated[int, Field(ge=1, le=86400)] | None = None
-    """With Throttle: after how many seconds to try again; 30 where left out."""
+    """With Throttle: after how many seconds to try again; 30 where left out. Not with `throttle`, which says it."""
+    throttle: Throttle | None = None
+    """With Throttle: only what goes beyond this is throttled; left out, every action is that the rule matches."""
     audit: Literal["Grouped", "Durable"] = "Grouped"
     """Durable: the record is synced to disk before the answer leaves, not with the next group."""
     message: Annotated[str, Field(max_length=1024)] = ""
@@ -186,6 +244,8 @@ class Rule(Model):
             raise ValueError(f"obligations go with decision Constrain, found {self.decision}")
         if self.decision != "Throttle" and self.retry_after_seconds is not None:
             raise ValueError(f"retryAfterSeconds goes with decision Throttle, found {self.decision}")
+        if self.throttle is not None:
+            self._check_throttle()
         if self.cleanses and self.decision not in ("Allow", "Constrain"):
             raise ValueError(f"cleanses goes with the decisions Allow and Constrain, found {self.decision}")
         if self.cleanses and self.phase != "Before":
@@ -197,6 +257,16 @@ class Rule(Model):
         if self.phase == "After" and any(not o.field.startswith("result.") for o in self.obligations):
             raise ValueError("in phase After an obligation can only be about the result, found one about the arguments")
         return self
+
+    def _check_throttle(self) -> None:
+        if self.decision != "Throttle":
+            raise ValueError(f"throttle goes with decision Throttle only, found {self.decision}")
+        if self.phase != "Before":
+            raise ValueError(
+                f"throttle fits the phase Before only: what is under way is not held back, found {self.phase}"
+            )
+        if self.retry_after_seconds is not None:
+            raise ValueError("retryAfterSeconds does not go with throttle, which works out when there is room again")
 
 
 class PolicySubjects(Model):

@@ -234,3 +234,67 @@ class AuditSinkStatus(Status):
     """When the target last took a record."""
     last_error: Text = ""
     """Why the last attempt failed; empty when it did not."""
+
+
+class LimitStatus(StatusModel):
+    """How one limit of a pot stands."""
+
+    limit: Name = ""
+    """Which limit: inputTokens, outputTokens, costMicroUsd, records, wallMilliseconds, or calls and their globs."""
+    max: Count = 0
+    """What may be used in the window."""
+    spent: Count = 0
+    """What was used."""
+    reserved: Count = 0
+    """What actions under way are expected to use."""
+    leased: Count = 0
+    """What decision webhooks hold and did not spend yet."""
+    remaining: Count = 0
+    """What is left beside all that."""
+    percent: Count = 0
+    """How much of the limit is spent and reserved, in percent."""
+    overshoot: Count = 0
+    """What actions used beyond what was reserved for them; it is in `spent`, too."""
+    empty_at: Time | None = None
+    """When nothing will be left, should it go on as of late; left out where that is not before it begins anew."""
+
+
+class PotStatus(LimitStatus):
+    """A pot of a budget, by the limit of it that is used most."""
+
+    scope: Name = ""
+    """Whose pot it is: an agent, a run, or a run and a grant."""
+    window: Name = ""
+    """The window it is in."""
+    resets_at: Name = ""
+    """When it begins anew; empty where it never does by itself, or bit by bit."""
+
+
+class AgentBudgetStatus(Status):
+    """What is known of a budget: which generation is in force, for whom, what is spent and what is left.
+
+    Besides Ready it has the conditions Near (a threshold is passed somewhere) and Exhausted (a pot has no room left).
+    """
+
+    generation_in_force: Count | None = None
+    """The metadata.generation that holds; an older one while the latest has faults."""
+    hash: Name = ""
+    """Identifies the content in force."""
+    agents: Count | None = None
+    """How many agents share the budget, those of budgets that are part of it included."""
+    pots: Count | None = None
+    """How many pots something was taken from: 1 at most where the scope is Shared."""
+    paused: Count | None = None
+    """How many pots have their agents Paused."""
+    used: Name = ""
+    """How much of the limit used most, in the pot used most, is spent and reserved, such as 84%."""
+    spent: Name = ""
+    """What was spent of that limit, and what may be, in words."""
+    window: Name = ""
+    """The window the budget is in, where all its pots have the same one."""
+    resets_at: Name = ""
+    """When it begins anew (RFC 3339); empty where it never does by itself, or bit by bit."""
+    limits: Annotated[list[LimitStatus], Field(max_length=32)] = []
+    """Scope Shared: how each limit stands."""
+    top_pots: Annotated[list[PotStatus], Field(max_length=16)] = []
+    """Other scopes: the pots used most, at most 16 of them."""

@@ -78,6 +78,8 @@ def inlined(schema: Schema, parts: dict[str, Schema]) -> Schema:
 
 def _clean(node: Schema) -> Schema:
     node = _not_null(node)
+    if "const" in node:  # a choice of one
+        node = {name: value for name, value in node.items() if name != "const"} | {"enum": [node["const"]]}
     if strange := node.keys() - _KEPT - _DROPPED:
         raise TypeError(f"no structural form for {', '.join(sorted(strange))} in {node}")
     clean = {name: value for name, value in node.items() if name in _KEPT}

@@ -13,6 +13,7 @@ from typing import Any
 
 import msgspec
 
+from fleetward.decision.replies import Done
 from fleetward.delegation.grant import Grant
 from fleetward.registry.slice import Agent
 from fleetward.run.amounts import NOTHING, ONE_STEP, as_amounts, really_used, with_step
@@ -20,7 +21,6 @@ from fleetward.run.bounds import Bounds
 from fleetward.run.calls import (
     CheckPlan,
     CloseRun,
-    Done,
     Issue,
     Learn,
     NotAllowed,
@@ -295,6 +295,7 @@ def _look(place: Place, now: float) -> dict[str, Any]:
         "opened_by": run.opener,
         "cause": holding.grant.cause if holding else run.cause,
         "path": run.path(holding),
+        "grants": run.grants(holding),
         "used": as_amounts(run.account.used),
         "agents": run.acted,
         "depth": run.depth,

@@ -9,6 +9,7 @@ from typing import Annotated
 from msgspec import Meta
 
 from fleetward.decision.action import Action
+from fleetward.decision.replies import Done, Failed
 from fleetward.delegation.grant import Grant
 from fleetward.delegation.scope import Amounts, AskedScope, Violation
 from fleetward.registry.slice import ActionKind, Agent, Wire
@@ -47,6 +48,8 @@ class View(Wire, frozen=True, kw_only=True):
     """The id of the decision or of the opening that authorised the agent to act here."""
     path: tuple[str, ...] = ()
     """Who handed the work down to the agent, the agent that opened the run first."""
+    grants: tuple[str, ...] = ()
+    """The ids of the grants by which it came down, the first one first; as many as `path` has agents."""
     labels: tuple[str, ...] = ()
     """Provenance labels of whatever reached the agent in this run, and was not cleansed."""
     used: Amounts = Amounts()
@@ -175,10 +178,6 @@ class Opened(Wire, frozen=True, tag=True):
     run: str
 
 
-class Done(Wire, frozen=True, tag=True):
-    """It is kept."""
-
-
 class Taken(Wire, frozen=True, tag=True):
     """The action stays within mandate and grant, and is counted until it is settled."""
 
@@ -238,12 +237,6 @@ class NotAllowed(Wire, frozen=True, tag=True):
     violations: tuple[Violation, ...] = ()
     view: View | None = None
     """What the run looked like, where the agent may know."""
-
-
-class Failed(Wire, frozen=True, tag=True):
-    """It cannot be said now: the hub cannot keep it, or is not the one that keeps runs."""
-
-    reason: str
 
 
 Reply = Opened | Done | Taken | Proposed | Issued | PlanChecked | NotAllowed | Failed

@@ -162,14 +162,13 @@ class Ledger:
             key = (event.target, event.name, event.agent)
             taken.marks = (run.marks.take(key, event.at), self._recent.take(key, event.at))
         if grant := event.proposed:
-            above = holding.accounts if holding else ()
             taken.proposed = Holding(
                 grant,
                 seq=event.seq,
                 webhook=event.webhook,
                 labels=run.labels.bits(grant.labels),
                 mandate=run.account,
-                above=above,
+                under=holding,
             )
             run.holdings[grant.id] = taken.proposed
             self.of_grant[grant.id] = run.id

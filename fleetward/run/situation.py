@@ -16,6 +16,7 @@ def situation_of(view: View, *, to: Agent | None = None, totals: PlanTotals | No
     """Give where an action of a run stands; `known` is what else the hub vouches for: see Situation."""
     return Situation(
         path=view.path,
+        grants=view.grants,
         labels=view.labels,
         run={
             "id": view.run,

@@ -64,12 +64,15 @@ class Member:
 class Holding:
     """A grant in a run, given or still only proposed."""
 
-    __slots__ = ("accounts", "begun", "given", "grant", "labels", "seq", "webhook")
+    __slots__ = ("accounts", "begun", "chain", "given", "grant", "labels", "seq", "webhook")
 
     def __init__(
-        self, grant: Grant, *, seq: int, webhook: str, labels: int, mandate: Account, above: tuple[Account, ...]
+        self, grant: Grant, *, seq: int, webhook: str, labels: int, mandate: Account, under: "Holding | None"
     ) -> None:
+        above: tuple[Account, ...] = under.accounts if under else ()
         self.grant = grant
+        self.chain: tuple[str, ...] = (*under.chain, grant.id) if under else (grant.id,)
+        """The ids of the grants by which the work comes down to its holder, the first one first."""
         self.seq = seq
         """Of its delegation."""
         self.webhook = webhook
@@ -79,7 +82,7 @@ class Holding:
         self.begun = False
         """Whether its holder has used it, and so has its labels."""
         own = Account(self.by, tighter(grant.scope.limits, (mandate, *above)))
-        self.accounts = (own, *above) if own.limits else above
+        self.accounts: tuple[Account, ...] = (own, *above) if own.limits else above
         """What is charged for actions under it besides the run: the grants, from it up, with limits of their own."""
 
     @property
@@ -190,6 +193,10 @@ class Run:
     def path(self, holding: Holding | None) -> tuple[str, ...]:
         """Give who handed the work down."""
         return holding.grant.path if holding else ()
+
+    def grants(self, holding: Holding | None) -> tuple[str, ...]:
+        """Give the ids of the grants by which the work came down, the first one first."""
+        return holding.chain if holding else ()
 
     def state(self) -> object:
         """Give all that is kept, to compare it with another book's."""

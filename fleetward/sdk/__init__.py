@@ -31,8 +31,8 @@ from fleetward.sdk.errors import (
     Throttled,
     Unavailable,
 )
-from fleetward.sdk.permit import Used
 from fleetward.sdk.runs import Limits, Step
+from fleetward.sdk.usage import Used
 
 if TYPE_CHECKING:
     from fleetward.sdk.aio import AsyncClient, AsyncPermit, AsyncRun

@@ -16,10 +16,11 @@ from fleetward.sdk.asking import Facts, ask
 from fleetward.sdk.context import context
 from fleetward.sdk.errors import Refused
 from fleetward.sdk.exchange import HEADERS, MAX_REPLY_BYTES, Exchange, Flow, Reply, retry_after, unreachable
-from fleetward.sdk.permit import PermitState, Used, describe_error
+from fleetward.sdk.permit import PermitState, describe_error
 from fleetward.sdk.runs import Handing, Mandate, Planning, RunState, Step, hand_over, propose
 from fleetward.sdk.settings import DEFAULT_TIMEOUT, Settings, settings
 from fleetward.sdk.tool import Expect, Measure, Tool
+from fleetward.sdk.usage import Used
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -130,9 +131,9 @@ class AsyncPermit(PermitState):
         """See `Permit.succeed`."""
         return await self._run(self.succeeding(result, labels, used))
 
-    async def fail(self, error: BaseException | str) -> None:
+    async def fail(self, error: BaseException | str, **used: Unpack[Used]) -> None:
         """See `Permit.fail`."""
-        await self._run(self.failing(error if isinstance(error, str) else describe_error(error)))
+        await self._run(self.failing(error if isinstance(error, str) else describe_error(error), used))
 
 
 class AsyncRun(RunState):

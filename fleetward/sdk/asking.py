@@ -1,6 +1,7 @@
 """Asking for a decision: what is sent, and what an answer means."""
 
 from collections.abc import Callable, Mapping, Sequence
+from math import inf
 from typing import Any, Final, TypedDict, TypeVar
 
 import msgspec
@@ -48,8 +49,12 @@ class Facts(TypedDict, total=False):
     parent: str | None
     """The id of the decision that led to this one."""
     traceparent: str | None
+    model: str | None
+    """Of a model call whose arguments do not say it: the model."""
     wait: bool
     """Where the answer is Throttle: wait as long as it says and ask again, up to MAX_WAITS times."""
+    max_wait: float
+    """The same, as often as it takes, for so many seconds in all; Throttled is raised where that would not do."""
 
 
 class _Problem(Wire, frozen=True, forbid_unknown_fields=False):
@@ -58,7 +63,7 @@ class _Problem(Wire, frozen=True, forbid_unknown_fields=False):
     field: str = ""
 
 
-_OF_ACTION: Final = ("risk_tags", "data_classes", "target", "estimate", "labels")
+_OF_ACTION: Final = ("risk_tags", "data_classes", "target", "estimate", "labels", "model")
 _encode = msgspec.json.Encoder().encode
 _read_answer = msgspec.json.Decoder(Answer).decode
 _read_problem = msgspec.json.Decoder(_Problem).decode
@@ -67,22 +72,44 @@ _read_problem = msgspec.json.Decoder(_Problem).decode
 def ask(kind: ActionKind, name: str, facts: Facts, agent: str | None) -> Flow[tuple[Answer, dict[str, Any] | None]]:
     """Ask whether the action may be run; if so, return the answer and the arguments as JSON data. Raises Refused."""
     request = make_request(kind, name, facts, agent)
-    answer = yield from decided(DECISIONS, request, wait=facts.get("wait", False))
+    answer = yield from decided(DECISIONS, request, Patience.of(facts))
     return answer, request.action.arguments
 
 
-def decided(path: str, request: msgspec.Struct, *, wait: bool) -> Flow[Answer]:
+class Patience:
+    """How often, and for how long in all, somebody waits who is told to ask again later."""
+
+    def __init__(self, waits: float, seconds: float) -> None:
+        self._waits, self._seconds = waits, seconds
+
+    @classmethod
+    def of(cls, facts: Mapping[str, Any]) -> "Patience":
+        """Give what `wait` and `max_wait` say."""
+        most: float | None = facts.get("max_wait")
+        if most is None:
+            return cls(MAX_WAITS if facts.get("wait") else 0, inf)
+        return cls(inf if facts.get("wait", True) else 0, most)
+
+    def suffices(self, seconds: float) -> bool:
+        """Say whether to wait once more, for so many seconds; if so, that is counted."""
+        if self._waits < 1 or self._seconds < seconds:
+            return False
+        self._waits -= 1
+        self._seconds -= seconds
+        return True
+
+
+def decided(path: str, request: msgspec.Struct, patience: Patience) -> Flow[Answer]:
     """Ask for a decision, and return the answer where it allows. Raises Refused."""
     body = _encode(request)
-    waits = MAX_WAITS if wait else 0
     while True:
         answer = read_decision((yield Exchange(path, body)))
         if answer.decision in ("Allow", "Constrain"):
             return answer
-        if answer.decision != "Throttle" or not waits:
+        pause = answer.retry_after_seconds or 1
+        if answer.decision != "Throttle" or not patience.suffices(pause):
             raise _refusal(answer)
-        waits -= 1
-        yield Pause(answer.retry_after_seconds or 1)
+        yield Pause(pause)
 
 
 def make_request(kind: ActionKind, name: str, facts: Facts, agent: str | None) -> DecisionRequest:
@@ -186,7 +213,7 @@ def declared(key: str, value: Any) -> Any:
     """Give a fact as JSON data; one text stands for a list of it alone. Raises InvalidAction."""
     if key == "estimate":
         return {camel(name): amount for name, amount in plain(value, key).items()}
-    if key == "target":
+    if key in ("target", "model"):
         return value
     return [value] if isinstance(value, str) else plain(tuple(value), key)
 

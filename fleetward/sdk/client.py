@@ -15,11 +15,12 @@ from fleetward.sdk.asking import Facts, ask
 from fleetward.sdk.context import context
 from fleetward.sdk.errors import Refused
 from fleetward.sdk.exchange import Exchange, Flow, Reply
-from fleetward.sdk.permit import PermitState, Used, describe_error
+from fleetward.sdk.permit import PermitState, describe_error
 from fleetward.sdk.runs import Handing, Mandate, Planning, RunState, Step, hand_over, propose
 from fleetward.sdk.settings import DEFAULT_TIMEOUT, settings
 from fleetward.sdk.tool import Expect, Measure, Tool
 from fleetward.sdk.transport import Transport
+from fleetward.sdk.usage import Used
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -157,9 +158,9 @@ class Permit(PermitState):
         """
         return self._run(self.succeeding(result, labels, used))
 
-    def fail(self, error: BaseException | str) -> None:
-        """Report failure. Raises OutcomeRefused or Unavailable where that is not taken."""
-        self._run(self.failing(error if isinstance(error, str) else describe_error(error)))
+    def fail(self, error: BaseException | str, **used: Unpack[Used]) -> None:
+        """Report failure, and what was used. Raises OutcomeRefused or Unavailable where that is not taken."""
+        self._run(self.failing(error if isinstance(error, str) else describe_error(error), used))
 
 
 class Run(RunState):

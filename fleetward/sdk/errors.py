@@ -1,6 +1,6 @@
 """Why an action may not be run, or its result not be used: every refusal is a `Refused`, and says why."""
 
-from fleetward.decision.action import Answer, RuleRef
+from fleetward.decision.action import Answer, RuleRef, Shortfall
 from fleetward.delegation.scope import Violation
 from fleetward.registry.slice import Decision
 
@@ -30,9 +30,14 @@ class Refused(Exception):  # noqa: N818 - named for what was decided, like its s
         """Where the action, plan or scope goes beyond the run's mandate or the grant: what, found, allowed, by what."""
         return () if self.answer is None else self.answer.violations
 
+    @property
+    def shortfall(self) -> Shortfall | None:
+        """The budget, or the throttled rule, that has no room for the action: what is needed, left, and until when."""
+        return None if self.answer is None else self.answer.shortfall
+
 
 class Denied(Refused):
-    """A rule, a default, an operating mode, an agent's own limits, the run's mandate or the grant deny the action."""
+    """A rule, a default, a mode, an agent's own limits, the run's mandate, the grant or a budget deny the action."""
 
 
 class ApprovalRequired(Refused):

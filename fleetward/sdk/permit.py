@@ -2,12 +2,12 @@
 
 import time
 from collections.abc import Sequence
-from typing import Any, Final, Literal, TypedDict
+from typing import Any, Final, Literal
 
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from fleetward.decision.action import Actual, Answer, OutcomeRequest
+from fleetward.decision.action import Answer, OutcomeRequest
 from fleetward.decision.canonical import CanonicalError, digest
 from fleetward.decision.obligations import apply_to_arguments, apply_to_result, concern
 from fleetward.registry.slice import Obligation
@@ -15,6 +15,7 @@ from fleetward.sdk.asking import DECISIONS, NoAnswer, read_reply
 from fleetward.sdk.errors import InvalidAction, OutcomeRefused, Unavailable
 from fleetward.sdk.exchange import Exchange, Flow, Pause
 from fleetward.sdk.plain import plain
+from fleetward.sdk.usage import Used, actual_of
 
 SENT_RESULT_BYTES: Final = 64 * 2**10
 """A larger result is sent only where an obligation concerns it."""
@@ -23,16 +24,6 @@ MAX_ERROR_CHARACTERS: Final = 4096
 _ATTEMPTS: Final = 3
 
 _encode = msgspec.json.Encoder().encode
-
-
-class Used(TypedDict, total=False):
-    """What an action really used; see `Estimate`. The duration is measured."""
-
-    input_tokens: int
-    output_tokens: int
-    cost_micro_usd: int
-    calls: int
-    records: int
 
 
 class PermitState:
@@ -83,10 +74,10 @@ class PermitState:
         unsent = f" (it was not sent: {why_not})" if why_not is not None else ""
         raise OutcomeRefused(answer.reason + unsent, answer)
 
-    def failing(self, error: str) -> Flow[None]:
+    def failing(self, error: str, used: Used) -> Flow[None]:
         """Report failure."""
         self.ended = True
-        yield from self._report("Failed", {}, (), error=error)
+        yield from self._report("Failed", used, (), error=error)
 
     def _report(
         self,
@@ -97,14 +88,9 @@ class PermitState:
         result: Any | UnsetType = UNSET,
         error: str | None = None,
     ) -> Flow[Answer]:
-        duration = round((time.monotonic() - self._started) * 1000)
-        try:
-            actual = Actual(duration_ms=duration, **used)
-        except TypeError as mistake:
-            raise TypeError(f"{mistake}; known are {', '.join(Used.__annotations__)}") from None
         outcome = OutcomeRequest(
             status=status,
-            actual=actual,
+            actual=actual_of(used, time.monotonic() - self._started),
             arguments_digest=self._digest,
             result=result,
             error=None if error is None else _presentable(error),

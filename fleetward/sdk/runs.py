@@ -13,6 +13,7 @@ from fleetward.run.api import CloseRequest, DelegationRequest, PlanRequest, RunA
 from fleetward.sdk.asking import (
     Estimate,
     NoAnswer,
+    Patience,
     camel,
     check_known,
     decided,
@@ -80,6 +81,8 @@ class Handing(TypedDict, total=False):
     traceparent: str | None
     wait: bool
     """See `Facts.wait`."""
+    max_wait: float
+    """See `Facts.max_wait`."""
 
 
 class Planning(TypedDict, total=False):
@@ -92,6 +95,7 @@ class Planning(TypedDict, total=False):
     parent: str | None
     traceparent: str | None
     wait: bool
+    max_wait: float
 
 
 class StepFacts(TypedDict, total=False):
@@ -103,6 +107,7 @@ class StepFacts(TypedDict, total=False):
     target: str | None
     estimate: Estimate | None
     labels: Sequence[str]
+    model: str | None
 
 
 class Step:
@@ -187,7 +192,7 @@ def hand_over(to: str, handing: Handing, agent: str | None) -> Flow[str]:
         if handing.get(key) is not None:
             scope[camel(key)] = handing[key]
     data = {"to": to, "scope": scope, **_lists(handing, "labels"), **_in_a_run(standing(handing, agent))}
-    answer = yield from decided(DELEGATIONS, shaped(data, DelegationRequest), wait=handing.get("wait", False))
+    answer = yield from decided(DELEGATIONS, shaped(data, DelegationRequest), Patience.of(handing))
     if answer.grant is None:
         raise Denied("it was allowed with obligations only, which nobody can carry out on a delegation", answer)
     return answer.grant
@@ -198,7 +203,7 @@ def propose(steps: Iterable[Step | Mapping[str, Any]], planning: Planning, agent
     check_known(planning, Planning)
     told = [each.data if isinstance(each, Step) else plain(each, f"steps[{n}]") for n, each in enumerate(steps)]
     data = {"steps": told, **_lists(planning, "labels"), **_in_a_run(standing(planning, agent))}
-    return (yield from decided(PLANS, shaped(data, PlanRequest), wait=planning.get("wait", False)))
+    return (yield from decided(PLANS, shaped(data, PlanRequest), Patience.of(planning)))
 
 
 def _told(path: str, request: msgspec.Struct) -> Flow[str]:

@@ -6,7 +6,7 @@ from typing import Any
 from fleetward.registry.slice import ActionKind
 from fleetward.sdk.asking import Estimate, Facts
 from fleetward.sdk.calls import Binder, Call
-from fleetward.sdk.permit import Used
+from fleetward.sdk.usage import Used
 
 Expect = Callable[[Mapping[str, Any]], Estimate]
 """Gives the estimate from a call's arguments."""

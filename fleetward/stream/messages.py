@@ -1,10 +1,10 @@
 """What travels between the hub and a decision webhook: one WebSocket, one JSON text frame a message.
 
 A sidecar opens the stream with Hello, then sends Renew and Records, Applied for each slice that came into force, and
-Questions about runs. The hub answers with its slice, whole (Snapshot) or as a change (Update), with Renewed or
-Withheld, with Acknowledged, with Keys and with Replies; it ends the stream with Refused or Reconnect. Frames of one
-direction arrive in order, and the design rests on it: Renewed and a Reply follow every change they build on, and
-Applied answers change after change.
+Questions about runs and budgets. The hub answers with its slice, whole (Snapshot) or as a change (Update), with Renewed
+or Withheld, with Acknowledged, with Keys, with Recall and with Replies; it ends the stream with Refused or Reconnect.
+Frames of one direction arrive in order, and the design rests on it: Renewed and a Reply follow every change they build
+on, and Applied answers change after change.
 """
 
 from hashlib import blake2b
@@ -13,10 +13,11 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
+from fleetward.budget import calls as budget_calls
 from fleetward.registry.slice import Change, Items, Slice, Wire
 from fleetward.run import calls
 
-PROTOCOL = 3
+PROTOCOL = 4
 """The version of this protocol. Both sides must speak the same."""
 
 PATH = "/v1/stream"
@@ -42,6 +43,13 @@ WriterId = Annotated[str, Meta(min_length=1, max_length=64, pattern=r"^[a-z0-9]+
 Workload = Annotated[str, Meta(min_length=1, max_length=253)]
 Digest = Annotated[str, Meta(pattern=r"^[0-9a-f]{32}\Z")]
 Seconds = Annotated[float, Meta(gt=0, le=3600)]
+
+
+Request = calls.Request | budget_calls.Request
+"""What is asked of the hub."""
+
+AnyReply = calls.Reply | budget_calls.Reply
+"""What it answers."""
 
 
 class _Message(Wire, frozen=True, tag=True):
@@ -89,17 +97,17 @@ class Records(_Message, frozen=True):
 
 
 class Question(_Message, frozen=True):
-    """About a run. Answered by a Reply of the same number, in whatever order; number 0 asks for no answer."""
+    """About a run or a budget. Answered by a Reply of the same number, in whatever order; number 0 asks for none."""
 
     number: Seq
-    request: calls.Request
+    request: Request
 
 
 class Reply(_Message, frozen=True):
     """The answer to the Question of that number. Whatever change it rests on came before it."""
 
     number: Seq
-    reply: calls.Reply
+    reply: AnyReply
 
 
 class Keys(_Message, frozen=True):
@@ -107,6 +115,12 @@ class Keys(_Message, frozen=True):
 
     keys: dict[str, str]
     """By key id: an Ed25519 public key, 32 bytes as base64url."""
+
+
+class Recall(_Message, frozen=True):
+    """Another webhook needs what is left of these pots: whatever is not in use is to be given back at once."""
+
+    pots: tuple[budget_calls.PotRef, ...]
 
 
 class Snapshot(_Message, frozen=True):
@@ -159,7 +173,7 @@ class Reconnect(_Message, frozen=True):
 
 
 ToHub = Hello | Renew | Applied | Records | Question
-ToSidecar = Snapshot | Update | Renewed | Withheld | Acknowledged | Keys | Reply | Refused | Reconnect
+ToSidecar = Snapshot | Update | Renewed | Withheld | Acknowledged | Keys | Recall | Reply | Refused | Reconnect
 
 encode = msgspec.json.Encoder().encode
 """A message as the bytes of a text frame."""

@@ -277,6 +277,28 @@ def test_after_the_node_died_numbers_that_may_be_in_use_are_passed_over(tmp_path
         assert spool.next_seq == NUMBERS_RESERVED + 1
 
 
+def test_a_loss_is_known_until_it_is_accounted_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Spool.open(tmp_path) as spool:
+        fill(spool, 3)
+        assert not spool.lost
+        died = (tmp_path / "writer.json").read_bytes()  # as it is while the spool is open
+    with Spool.open(tmp_path) as spool:
+        assert not spool.lost
+    (tmp_path / "writer.json").write_bytes(died)
+    with Spool.open(tmp_path) as spool:  # the process died, and the machine did not
+        assert not spool.lost
+    (tmp_path / "writer.json").write_bytes(died)
+    monkeypatch.setattr("fleetward.audit.spool.boot_id", lambda: "another-boot")
+    with Spool.open(tmp_path) as spool:
+        assert spool.lost
+    with Spool.open(tmp_path) as spool:  # it ended well, and said nothing of the loss
+        told = [spool.lost]
+        spool.accounted()
+        assert [*told, spool.lost] == [True, False]
+    with Spool.open(tmp_path) as spool:
+        assert not spool.lost
+
+
 def test_the_mark_stays_ahead_of_the_numbers(tmp_path: Path) -> None:
     with Spool.open(tmp_path) as spool:
         for _ in range(5):

@@ -89,6 +89,23 @@ def test_kinds_are_those_of_the_models(rendered: list[Object]) -> None:
         assert found["metadata"]["annotations"] == {"helm.sh/resource-policy": "keep"}
 
 
+@pytest.mark.parametrize(
+    ("role", "verbs", "below"),
+    [
+        ("fleetward-view", {"get", "list", "watch"}, ""),
+        ("fleetward-edit", {"get", "list", "watch", "create", "update", "patch", "delete", "deletecollection"}, ""),
+        (names.OPERATOR, {"list", "watch"}, ""),
+        (names.OPERATOR, {"patch"}, "/status"),
+    ],
+)
+def test_roles_know_every_kind(rendered: list[Object], role: str, verbs: set[str], below: str) -> None:
+    rules = find(rendered, "ClusterRole", role)["rules"]
+    for model in KINDS.values():
+        resource = model.PLURAL + below
+        granted = {v for rule in rules if resource in rule["resources"] for v in rule["verbs"]}
+        assert verbs <= granted, resource
+
+
 def test_the_operator_takes_its_arguments(rendered: list[Object], monkeypatch: pytest.MonkeyPatch) -> None:
     container = workloads(rendered)["operator"]["spec"]["containers"][0]
     for variable in container["env"]:

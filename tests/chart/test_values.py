@@ -80,6 +80,19 @@ def metrics_rules(objects: Objects) -> list[Any]:
     ]
 
 
+def ledger_url(objects: Objects) -> tuple[str, list[Any]] | str:
+    """Give the Secret that the ledger's URL comes from, where the operator is told so; else who keeps it."""
+    args = container(objects, "operator")["args"]
+    if "--ledger-url-file=/var/run/fleetward/ledger/url" not in args:
+        return argument("operator", "ledger-keeper")(objects)  # type: ignore[no-any-return]
+    mounted = [
+        m for m in container(objects, "operator")["volumeMounts"] if m["mountPath"] == "/var/run/fleetward/ledger"
+    ]
+    volumes = workloads(objects)["operator"]["spec"]["volumes"]
+    (secret,) = [v["secret"] for v in volumes if v["name"] == mounted[0]["name"]]
+    return secret["secretName"], secret["items"]
+
+
 SPREAD = [{"topologyKey": "rack", "maxSkew": 1, "whenUnsatisfiable": "DoNotSchedule"}]
 AFFINITY: Object = {"nodeAffinity": {}}
 AGGREGATE = "rbac.authorization.k8s.io/aggregate-to-"
@@ -111,6 +124,8 @@ CASES: dict[str, Case] = {
         lambda o: [v for v in workloads(o)["operator"]["spec"]["volumes"] if v["name"] == "audit"],
         [{"name": "audit", "emptyDir": {}}],
     ),
+    "operator.budgets.postgres.secret": ("ledger-db", ledger_url, ("ledger-db", [{"key": "url", "path": "url"}])),
+    "operator.budgets.postgres.key": ("dsn", ledger_url, ("ledger-db", [{"key": "dsn", "path": "url"}])),
     "operator.auditStore.size": ("1Ti", lambda o: claim(o)["resources"], {"requests": {"storage": "1Ti"}}),
     "operator.auditStore.storageClassName": ("fast", lambda o: claim(o).get("storageClassName"), "fast"),
     "operator.resources.requests.cpu": ("1", lambda o: container(o, "operator")["resources"]["requests"]["cpu"], "1"),
@@ -192,12 +207,14 @@ CASES: dict[str, Case] = {
     ),
 }
 
-ALSO = {"networkPolicy.metricsFrom": "networkPolicy.enabled=true"} | dict.fromkeys(
-    ("serviceMonitor.interval", "serviceMonitor.labels"), "serviceMonitor.enabled=true"
-)
+ALSO = {
+    "networkPolicy.metricsFrom": "networkPolicy.enabled=true",
+    "operator.budgets.postgres.key": 'operator.budgets.postgres.secret="ledger-db"',
+} | dict.fromkeys(("serviceMonitor.interval", "serviceMonitor.labels"), "serviceMonitor.enabled=true")
 """What must be set, too, for a value to count."""
 
 REFUSED = {
+    'operator.budgets.postgres.secret="Ledger DB"': ("/operator/budgets/postgres/secret", "'Ledger DB'"),
     "operator.replicas=0": ("/operator/replicas", "got 0", "want 1"),
     "operator.replicas=1.5": ("/operator/replicas", "got number", "want integer"),
     "operator.replicaz=2": ("/operator", "'replicaz'", "not allowed"),

@@ -26,6 +26,10 @@ COMMANDS = [
     ["quarantine"],
     ["resume"],
     ["trace"],
+    ["budgets", "list"],
+    ["budgets", "show"],
+    ["budgets", "explain"],
+    ["budgets", "verify"],
     ["completion"],
 ]
 
@@ -50,6 +54,7 @@ def test_help_lists_every_command_and_loads_none(tmp_path: Path) -> None:
         "resume",
         "audit",
         "trace",
+        "budgets",
         "completion",
         "serve",
     ]

@@ -1,12 +1,15 @@
 """What a schema cannot check, refused or told at apply."""
 
 import json
+import urllib.error
+from functools import partial
 from typing import Any
 
 import pytest
 from support.admission import apply
 from support.controlplane.plane import ControlPlane
 from support.governed import Governed, agent, governed
+from support.waiting import until
 
 pytestmark = [pytest.mark.cluster, pytest.mark.xdist_group("cluster")]
 
@@ -27,6 +30,18 @@ def policy(namespace: str, name: str = "rules", **rule: Any) -> Json:
 
 def said(plane: ControlPlane, body: Json, verb: str = "create") -> str:
     return plane.kubectl(verb, "-f", "-", input=json.dumps(body), check=False)
+
+
+def listed(plane: ControlPlane, plural: str) -> bool:
+    """Whether the API server lists a kind from its cache, which it fills when it is first asked for it."""
+    try:
+        plane.request("GET", f"/apis/fleetward.dev/v1alpha1/{plural}?resourceVersion=0")
+    except urllib.error.HTTPError as error:
+        error.close()
+        if error.code != 429:
+            raise
+        return False
+    return True
 
 
 REFUSED = {
@@ -108,6 +123,34 @@ def test_a_catalog_at_odds_with_itself_is_refused_and_with_another_told(governed
     assert f"{two} created" in answer
     assert "Warning: spec.entries[0].names[0]: " in answer
     governed.plane.kubectl("delete", "actioncatalog", one, two)
+
+
+BUDGET: Json = {"limits": {"records": 1}}
+
+
+def test_a_budget_in_a_time_zone_that_does_not_exist_is_refused(governed: Governed, namespace: str) -> None:
+    window = {"kind": "Calendar", "unit": "Day", "timeZone": "Europe/Berlim"}
+    answer = said(governed.plane, resource("AgentBudget", "day", namespace, {**BUDGET, "window": window}))
+    assert 'spec.window.timeZone: found "Europe/Berlim", allowed a time zone of the IANA database' in answer
+    assert "did you mean Europe/Berlin?" in answer
+
+
+def test_a_budget_that_is_part_of_nothing_or_of_itself_is_told_and_taken(governed: Governed, namespace: str) -> None:
+    for plural in ("agentbudgets", "clusteragentbudgets"):  # which the API server had no reason to list so far
+        until(partial(listed, governed.plane, plural), f"{plural} can be listed")
+
+    def part_of(name: str, parent: str) -> str:
+        spec = {**BUDGET, "subjects": {"fleets": [f"{namespace}-none"]}}
+        above = {"kind": "AgentBudget", "name": parent}
+        return said(governed.plane, resource("AgentBudget", name, namespace, {**spec, "parent": above}))
+
+    answer = part_of("day", "month")
+    assert f"Warning: spec.parent: AgentBudget {namespace}/month, which it is part of (spec.parent), is not" in answer
+    assert f"Warning: spec.subjects.fleets[0]: found {namespace}-none, which is no AgentFleet here" in answer
+    assert "agentbudget.fleetward.dev/day created" in answer
+    answer = part_of("month", "day")
+    assert "Warning: spec.parent: it is part of itself (spec.parent): AgentBudget" in answer
+    assert "agentbudget.fleetward.dev/month created" in answer
 
 
 @pytest.mark.parametrize(

@@ -123,6 +123,7 @@ def _another(spec: dict[str, Any]) -> dict[str, Any]:
         "entries": [{"names": ["other"]}],
         "enforcement": "Audit" if spec.get("enforcement") == "Enforce" else "Enforce",
         "records": ["Outcome"],
+        "settleAfterSeconds": 61,
     }
     return {name: value for name, value in changes.items() if name in spec}
 

@@ -47,6 +47,19 @@ def reader(world: Spine, ns: str) -> str:
     return ns
 
 
+@pytest.fixture
+def above(world: Spine, ns: str) -> Iterator[str]:
+    """A cluster budget of the agents in a namespace."""
+    subjects = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": ns}}}
+    world.apply(resource("ClusterAgentBudget", ns, {"subjects": subjects, "limits": {"records": 100}}))
+    yield ns
+    world.plane.kubectl("delete", "clusteragentbudget", ns, "--ignore-not-found")
+
+
+FIRST, OTHER = "fleetward-operator-0", "fleetward-operator-1"
+"""What two replicas are called; see `Installed.replica`."""
+
+
 def in_words(status: dict[str, Any]) -> str:
     return json.dumps(status, indent=1)
 
@@ -186,9 +199,9 @@ def test_another_replica_takes_over_and_writes(world: Spine, reader: str) -> Non
     """Two operators at once: one leads, and when that is killed the other one does, warm."""
     other = world.replica("other").start().until_ready()
     try:
-        until(lambda: holder(world) == "operator", "the first leads", WITHIN)
+        until(lambda: holder(world) == FIRST, "the first leads", WITHIN)
         world.fleetward.operator.kill()
-        until(lambda: holder(world) == "other", "the other one leads", WITHIN)
+        until(lambda: holder(world) == OTHER, "the other one leads", WITHIN)
         world.patch("agent", "reader", {"operatingMode": "Paused", "operatingReason": "by the other"}, reader)
         until(
             lambda: (world.status("agent", "reader", reader).get("mode") or {}).get("reason") == "by the other",
@@ -203,13 +216,13 @@ def test_another_replica_takes_over_and_writes(world: Spine, reader: str) -> Non
             "the leader knows what is connected to the other replica",
             WITHIN,
         )
-        assert holder(world) == "other"
+        assert holder(world) == OTHER
         (paused,) = [e for e in mode_events(world, reader) if "by the other" in e["note"]]
-        assert paused["reportingInstance"] == "other"
+        assert paused["reportingInstance"] == OTHER
     finally:
         other.stop()
         world.fleetward.operator.start_if_down()
-    until(lambda: holder(world) == "operator", "the first leads again", WITHIN)
+    until(lambda: holder(world) == FIRST, "the first leads again", WITHIN)
 
 
 def holder(world: Spine) -> str:
@@ -333,6 +346,22 @@ RARE = {
     ("list", "auditrecords"): "likewise",
 }
 """What the roles allow and these tests do not call for, and when it is; `test_keeper` and `test_events` see to it."""
+
+
+def test_budgets_are_in_force_and_say_so(world: Spine, ns: str, above: str) -> None:
+    parent = {"kind": "ClusterAgentBudget", "name": above}
+    world.apply(resource("AgentBudget", "day", {"limits": {"records": 10}, "parent": parent}, ns))
+    for kind, name, place in (("agentbudget", "day", ns), ("clusteragentbudget", above, "")):
+        until(lambda: world.is_current(kind, name, place), f"{kind} {name} is in force", WITHIN)  # noqa: B023 - at once
+        status = world.status(kind, name, place)
+        assert (status["agents"], status["used"]) == (1, "0%"), in_words(status)
+    world.plane.kubectl("delete", "clusteragentbudget", above)
+
+    def broken() -> bool:
+        conditions = world.status("agentbudget", "day", ns)["conditions"]
+        return [c["reason"] for c in conditions if c["type"] == "Stalled"] == ["BrokenNesting"]
+
+    until(broken, "the budget says that what it is part of is gone", WITHIN)
 
 
 @pytest.mark.parametrize("account", ["fleetward-operator", "fleetward-admission"])

@@ -96,8 +96,11 @@ async def test_every_kind_gets_a_status_that_kstatus_calls_current(world: World)
         resource("AgentPolicy", "rules", RULES, namespace=world.namespace),
         resource("ClusterAgentPolicy", name, RULES),
         resource("ActionCatalog", name, {"entries": [{"names": ["crm.**"]}]}),
+        resource("AgentBudget", "day", {"limits": {"records": 1}}, namespace=world.namespace),
+        resource("ClusterAgentBudget", name, {"limits": {"records": 1}, "scope": "Run"}),
         resource("AuditSink", name, {"type": "JsonLines", "jsonLines": {"path": "records.jsonl"}}),
     ]
+    assert {body["kind"] for body in bodies} | {"Agent"} == KINDS.keys()
     world.view.sinks[name] = SinkStatus(name, "JsonLines", position=5, lag=2)
     world.agent()
     try:

@@ -43,6 +43,10 @@ def cleansed(_: Engine, evaluation: Evaluation) -> object:
     return evaluation.judgement.cleanses
 
 
+def limited(_: Engine, evaluation: Evaluation) -> object:
+    return [pot.rpartition("#")[2] for pot in evaluation.judgement.throttles]
+
+
 def rule_names(_: Engine, evaluation: Evaluation) -> object:
     return [ref.rule for ref in evaluation.rules]
 
@@ -71,6 +75,7 @@ class Case:
 
 
 HANDED_DOWN = Situation(path=("reports/desk",))
+POLICIES = "AgentPolicy", "ClusterAgentPolicy"
 DENY = {"spec.rules.decision": "Deny"}
 WHEN = "spec.rules.when"
 POLICY = "AgentPolicy"
@@ -179,6 +184,14 @@ def rule() -> list[Case]:
             beside=owing,
         ),
         Case("spec.rules.retryAfterSeconds", (7, LEFT_OUT), (7, 30), retry, beside=throttling),
+        Case(
+            "spec.rules.throttle",
+            ({"concurrency": 1}, LEFT_OUT),
+            (["r"], []),
+            limited,
+            beside=throttling,
+            elsewhere={"AgentFleet": {"spec.defaultDecision": "Allow"}},
+        ),
         Case("spec.rules.cleanses", (["web"], LEFT_OUT), (("web",), ()), cleansed),
         Case("spec.rules.audit", ("Durable", "Grouped"), (True, False), durable),
         Case(
@@ -317,7 +330,12 @@ CASES: dict[str, list[Case]] = {
     "ClusterAgentPolicy": [*policy(), *selector("spec.subjects.namespaceSelector", "env")],
 }
 
+LIMITS = "rate.count", "rate.perSeconds", "rate.burst", "concurrency", "scope"
+PRICES = "models", *(f"{tokens}MicroUsdPerMillion" for tokens in ("input", "output", "cachedInput", "reasoning"))
+
 READ_ELSEWHERE = {
+    **{f"{kind}.spec.rules.throttle.{field}": "the ledger: tests/budget" for kind in POLICIES for field in LIMITS},
+    **{f"ActionCatalog.spec.models.{field}": "prices: tests/budget/test_price.py" for field in PRICES},
     "Agent.spec.workload.selector.matchLabels": "which agents share a pod: tests/local and, in a cluster, injection",
     "Agent.spec.workload.selector.matchExpressions.key": "the same",
     "Agent.spec.workload.selector.matchExpressions.operator": "the same",

@@ -5,7 +5,7 @@ the obligations, and after how long to try again.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from decision.strategies import MODES, Data, World
@@ -42,6 +42,8 @@ class Expected:
     """Kind, policy, rule, as what it counted, enforcement."""
     obligations: tuple[tuple[str, str, int | None], ...] = ()
     retry_after_seconds: int | None = None
+    throttles: frozenset[tuple[str, str, str]] = frozenset()
+    """Kind, policy and name of each rule that throttles beyond a limit."""
 
 
 def glob_matches(glob: list[str], name: list[str]) -> bool:
@@ -104,13 +106,17 @@ class Reference:
             told = known
 
         view = {"agent": agent, "fleets": fleets, "action": action}
-        trusted = self.counting(view, known, exclude_by=known, least="Allow")
-        declared = self.counting(view, told, exclude_by=known, least="Constrain")
+        every = self.counting(view, known, exclude_by=known, least="Allow")
+        further = self.counting(view, told, exclude_by=known, least="Constrain")
+        limits = frozenset(hit["id"] for hit in (*every, *further) if is_limit(hit))
+        trusted, declared = ([hit for hit in hits if not is_limit(hit)] for hits in (every, further))
         defaults = [fleet["spec"].get("defaultDecision", "Deny") for fleet in fleets] or ["Deny"]
         decided = [hit["as"] for hit in trusted if hit["enforced"]] or defaults
         stricter = [hit["as"] for hit in declared if hit["enforced"]]
         decision = severest([severest(decided), *stricter])
-        return self.answer(decision, [*trusted, *declared], self.refuses(view, known, told, conflict=conflict), action)
+        refused = self.refuses(view, known, told, conflict=conflict)
+        answer = self.answer(decision, [*trusted, *declared], refused, action)
+        return answer if answer.decision == "Deny" else replace(answer, throttles=limits)
 
     def answer(self, decision: str, hits: list[Data], refused: bool, action: Data) -> Expected:  # noqa: FBT001
         strongest: dict[tuple[str, str, str], Data] = {}
@@ -232,6 +238,11 @@ class Reference:
     def labels_of(self, agent: Data) -> dict[str, str]:
         namespace = agent["metadata"]["namespace"]
         return {**self.world.namespaces.get(namespace, {}), "kubernetes.io/metadata.name": namespace}
+
+
+def is_limit(hit: Data) -> bool:
+    """Say whether a rule only says beyond what it throttles."""
+    return "throttle" in hit["rule"] and hit["as"] == "Throttle" and hit["enforced"]
 
 
 def key_of(document: Data) -> str:

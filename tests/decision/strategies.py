@@ -211,6 +211,11 @@ _actions = st.fixed_dictionaries(
 )
 
 
+_throttles: st.SearchStrategy[Data] = st.sampled_from(
+    ({}, {}, {"retryAfterSeconds": 1}, {"retryAfterSeconds": 60}, {"throttle": {"concurrency": 1}})
+)
+
+
 @st.composite
 def _rules(draw: st.DrawFn, expressions: tuple[str, ...], decisions: tuple[str, ...]) -> Data:
     # Half the rules match everything: a narrow one rarely meets anything.
@@ -221,8 +226,8 @@ def _rules(draw: st.DrawFn, expressions: tuple[str, ...], decisions: tuple[str, 
         rule["when"] = draw(one_of(*expressions))
     if rule["decision"] == "Constrain":
         rule["obligations"] = draw(_owed)
-    if rule["decision"] == "Throttle" and draw(one_of(False, True)):
-        rule["retryAfterSeconds"] = draw(one_of(1, 2, 60))
+    if rule["decision"] == "Throttle":
+        rule |= draw(_throttles)
     if draw(_rarely):
         rule |= {"audit": "Durable", "message": "because"}
     return rule
@@ -310,18 +315,47 @@ class World:
         return [document for document in self.documents if document["kind"] in kinds]
 
 
+@st.composite
+def budgets(draw: st.DrawFn, kind: str, name: str) -> Data:
+    """Draw a budget that may be part of one that is not there, or of itself by way of others."""
+    metadata = {"name": name, "uid": f"uid-{name}", "generation": draw(one_of(1, 2))}
+    subjects = draw(_subjects)
+    if draw(one_of(False, False, True)):
+        subjects = {**subjects, "fleets": draw(some(("f", "g")))}
+    if kind == "AgentBudget":
+        metadata["namespace"] = draw(one_of(*NAMESPACES))
+    elif draw(_rarely):
+        subjects = {**subjects, "namespaceSelector": draw(selectors())}
+    spec = {"subjects": subjects, "limits": {"records": draw(one_of(1, 9))}, "scope": draw(one_of("Shared", "Run"))}
+    above = draw(one_of(None, "b0", "b1", "b2"))
+    if above is not None and above != name:
+        above_kind = (
+            "ClusterAgentBudget" if kind != "AgentBudget" else draw(one_of("AgentBudget", "ClusterAgentBudget"))
+        )
+        spec["parent"] = {"kind": above_kind, "name": above}
+    return {"kind": kind, "metadata": metadata, "spec": spec}
+
+
 _agent_keys = st.lists(st.sampled_from(AGENTS), min_size=1, max_size=3, unique=True)
 _label_number = st.sampled_from(range(len(LABELS)))
 
 
 @st.composite
-def worlds(draw: st.DrawFn, expressions: tuple[str, ...] = EXPRESSIONS, *, restrict_only: bool = False) -> World:
+def worlds(
+    draw: st.DrawFn,
+    expressions: tuple[str, ...] = EXPRESSIONS,
+    *,
+    restrict_only: bool = False,
+    with_budgets: bool = False,
+) -> World:
     documents = [draw(agents(key)) for key in draw(_agent_keys)]
     documents += [draw(fleets(name)) for name in draw(some(("f", "g"), 0))]
     documents += [draw(catalogs(name)) for name in draw(some(("i", "j"), 0))]
     for number in range(draw(one_of(1, 2, 3))):
         kind = draw(one_of("AgentPolicy", "ClusterAgentPolicy"))
         documents.append(draw(policies(kind, f"p{number}", expressions)))
+    for number in range(draw(one_of(0, 1, 2, 3)) if with_budgets else 0):
+        documents.append(draw(budgets(draw(one_of("AgentBudget", "ClusterAgentBudget")), f"b{number}")))
     if restrict_only:
         for document in documents:
             document["spec"].pop("declaredFacts", None)

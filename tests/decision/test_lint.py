@@ -8,6 +8,7 @@ import pytest
 from decision.build import agent, catalog, fleet, policy, resource
 
 from fleetward.decision.lint import check_references, check_resource
+from fleetward.resources import Resource
 
 
 @pytest.mark.parametrize(
@@ -175,3 +176,56 @@ def test_without_googles_runtime_an_expression_need_only_compile() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
     assert done.stdout == "True True\n", done.stderr
+
+
+def budget(name: str = "day", namespace: str | None = "reports", **spec: Any) -> Resource:
+    kind = "ClusterAgentBudget" if namespace is None else "AgentBudget"
+    return resource(kind, name, {"limits": {"records": 1}, **spec}, namespace)
+
+
+@pytest.mark.parametrize("namespace", ["reports", None])
+@pytest.mark.parametrize("zone", ["Europe/Berlim", "localtime", "europe/berlin"])
+def test_a_time_zone_that_does_not_exist(namespace: str | None, zone: str) -> None:
+    window = {"kind": "Calendar", "unit": "Day", "timeZone": zone}
+    [(location, found)] = check_resource(budget(namespace=namespace, window=window))
+    assert location == ("spec", "window", "timeZone")
+    assert found.startswith(f'found "{zone}", allowed a time zone of the IANA database')
+    assert ("did you mean Europe/Berlin?" in found) == (zone != "localtime")
+
+
+@pytest.mark.parametrize("zone", ["Europe/Berlin", "UTC", "America/Argentina/Buenos_Aires", "Etc/GMT+5"])
+def test_a_time_zone_that_exists(zone: str) -> None:
+    assert check_resource(budget(window={"kind": "Calendar", "unit": "Day", "timeZone": zone})) == []
+
+
+NOTHING = "nothing may be spent from this budget"
+
+
+def test_a_budget_that_names_what_is_not_there() -> None:
+    lost = budget(
+        subjects={"fleets": ["f", "g"], "agents": ["worker", "sales/clerk"]},
+        parent={"kind": "ClusterAgentBudget", "name": "all"},
+    )
+    found = check_references([lost, agent(), agent("clerk", "sales"), fleet("f")])
+    assert [(where, said) for _, where, said in found] == [
+        (
+            ("spec", "subjects", "agents", 1),
+            "found sales/clerk, which is no Agent here; there are: reports/worker",
+        ),
+        (("spec", "subjects", "fleets", 1), "found g, which is no AgentFleet here; there are: f"),
+        (
+            ("spec", "parent"),
+            f"ClusterAgentBudget all, which it is part of (spec.parent), is not there; {NOTHING}",
+        ),
+    ]
+    assert all(one is lost for one, _, _ in found)
+
+
+def test_budgets_in_a_circle_are_told_each() -> None:
+    part_of = {"a": "b", "b": "a", "c": "a"}
+    budgets = [budget(name, parent={"kind": "AgentBudget", "name": above}) for name, above in part_of.items()]
+    found = {one.key: said for one, _, said in check_references(budgets)}
+    assert set(found) == {"reports/a", "reports/b"}
+    assert found["reports/a"].startswith(
+        "it is part of itself (spec.parent): AgentBudget reports/a is part of AgentBudget reports/b is part of"
+    )

@@ -40,4 +40,11 @@ def _seen(evaluation: Evaluation) -> Expected:
         frozenset((r.kind, r.policy, r.rule, r.decision, r.enforcement) for r in judgement.rules),
         tuple((o.type, o.field, o.maximum) for o in judgement.obligations),
         judgement.retry_after_seconds,
+        frozenset(_rule(pot) for pot in judgement.throttles),
     )
+
+
+def _rule(pot: str) -> tuple[str, str, str]:
+    policy, _, rule = pot.partition("#")
+    kind, _, name = policy.partition("/")
+    return kind, name, rule

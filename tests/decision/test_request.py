@@ -16,7 +16,7 @@ from fleetward.registry.text import MAX_COUNT
 ACTION = {"kind": "ToolCall", "name": "crm.read"}
 NAMED = "a dotted name of letters, digits and _ : / @ + -, such as crm.customers.read"
 TAGGED = "letters, digits and . _ : / - within, such as customer"
-FIELDS = "kind, name, riskTags, dataClasses, target, estimate, arguments, argumentsDigest, labels"
+FIELDS = "kind, name, riskTags, dataClasses, target, estimate, arguments, argumentsDigest, labels, model"
 TOP = "action, agent, run, grant, parent, traceparent"
 AMOUNTS = "inputTokens, outputTokens, costMicroUsd, calls, records"
 
@@ -191,7 +191,7 @@ def test_a_malformed_decision_request(body: bytes, field: str, message: str) -> 
     assert _refused(body) == (field, message)
 
 
-ACTUAL = f"{AMOUNTS}, durationMs"
+ACTUAL = f"{AMOUNTS}, cachedInputTokens, reasoningTokens, durationMs"
 
 
 @pytest.mark.parametrize(
@@ -215,6 +215,21 @@ ACTUAL = f"{AMOUNTS}, durationMs"
             "actual.duration",
             f"unknown field; did you mean durationMs? allowed: {ACTUAL}",
         ),
+        (
+            {"status": "Failed", "actual": {"inputTokens": -1}},
+            "actual.inputTokens",
+            "found -1; allowed: a whole number >= 0",
+        ),
+        (
+            {"actual": {"inputTokens": 5, "cachedInputTokens": 6}},
+            "actual.cachedInputTokens",
+            "found 6, allowed at most 5: it is a part of inputTokens",
+        ),
+        (
+            {"actual": {"outputTokens": 0, "reasoningTokens": 1}},
+            "actual.reasoningTokens",
+            "found 1, allowed at most 0: it is a part of outputTokens",
+        ),
         ({"status": "Failed", "labels": ["a b"]}, "labels[0]", f'found "a b"; allowed: {TAGGED}'),
         (
             {"status": "Failed", "argumentsDigest": "x"},
@@ -225,6 +240,11 @@ ACTUAL = f"{AMOUNTS}, durationMs"
 )
 def test_a_malformed_outcome(data: Any, field: str, message: str) -> None:
     assert _refused(json.dumps(data).encode(), parse_outcome) == (field, message)
+
+
+def test_a_part_may_be_the_whole_or_stand_alone() -> None:
+    for actual in ({"inputTokens": 5, "cachedInputTokens": 5}, {"cachedInputTokens": 5}, {"reasoningTokens": 5}):
+        assert parse_outcome(json.dumps({"actual": actual}).encode()).actual is not None
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from support import make
 from support.rawstream import stream
 from support.streams import World, until
 
+from fleetward.decision.replies import Failed
 from fleetward.delegation.token import verify
 from fleetward.registry.registry import Registry, Upsert
 from fleetward.run import calls
@@ -69,7 +70,7 @@ async def test_without_a_connection_the_answer_is_that_it_cannot_be_said(world: 
     await world.hub_down()
     await until(lambda: not alpha.link.connected)
     reply = await alpha.link.questions.ask(calls.OpenRun(agent=ALPHA, mandate=MANDATE))
-    assert reply == calls.Failed(reason="there is no connection to the hub, which keeps the runs")
+    assert reply == Failed(reason="there is no connection to the hub, which keeps runs and budgets")
 
 
 async def test_keys_that_change_reach_every_webhook(world: World, runs: Runs) -> None:

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from fleetward.resources import KINDS
 from fleetward_operator.keeper import KeeperSettings, webhooks
 from fleetward_operator.keeper.proof import Proof
 from fleetward_operator.keeper.settings import repository
@@ -20,7 +21,7 @@ def test_no_webhook_can_stand_in_the_clusters_way(hook: dict[str, Any]) -> None:
     assert hook["timeoutSeconds"] == 3
     assert hook["sideEffects"] == "None"
     (rule,) = hook["rules"]
-    allowed = {"pods", "agents", "agentfleets", "agentpolicies", "clusteragentpolicies", "actioncatalogs", "auditsinks"}
+    allowed = {"pods", *(model.PLURAL for model in KINDS.values())}
     assert set(rule["resources"]) <= allowed
     assert rule["apiGroups"] == ([""] if rule["resources"] == ["pods"] else ["fleetward.dev"])
     selector = hook["namespaceSelector"]
@@ -31,6 +32,11 @@ def test_no_webhook_can_stand_in_the_clusters_way(hook: dict[str, Any]) -> None:
     blocks = hook["failurePolicy"] == "Fail"
     assert blocks == (hook["name"] == "resources.fleetward.dev")
     assert not blocks or not {"agents", "agentfleets", "pods"} & set(rule["resources"])
+
+
+def test_every_kind_is_reviewed() -> None:
+    reviewed = {*webhooks.BLOCKABLE, *webhooks.NEVER_BLOCKED}
+    assert reviewed == {model.PLURAL for model in KINDS.values()}
 
 
 def test_the_service_or_a_url() -> None:

@@ -12,7 +12,7 @@ from kubernetes.aio.client import ApiClient, Configuration
 from support.relaying import OURS, Replica, relaying, step
 from support.streams import until
 
-from fleetward.run import calls
+from fleetward.decision.replies import Failed
 from fleetward_operator.cluster.peers import Peers
 from fleetward_operator.hub.kept import KeptRuns
 
@@ -95,7 +95,7 @@ async def test_a_copy_of_a_journal_is_found_out(tmp_path: Path) -> None:
             assert one.desk.kept is not None
             assert known.twin(one.desk.kept) == copy.url
             one.known.twin_url = known.twin(one.desk.kept)
-            assert isinstance(await one.ask(step(run)), calls.Failed)
+            assert isinstance(await one.ask(step(run)), Failed)
 
 
 async def test_a_replica_does_not_take_itself_for_another_one(tmp_path: Path, two: tuple[Replica, Replica]) -> None:

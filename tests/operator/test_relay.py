@@ -14,9 +14,10 @@ from aiohttp import web
 from support.relaying import OURS, A, B, Known, Replica, relaying, step
 from support.streams import until
 
+from fleetward.decision.replies import Done, Failed
 from fleetward.delegation.token import verify
 from fleetward.run import calls
-from fleetward_operator.relay import lane, routes, wire
+from fleetward_operator.relay import lane, serving, wire
 from fleetward_operator.relay.tags import TagError, open_tag, run_ids, tag_of
 
 
@@ -81,7 +82,7 @@ async def test_a_run_is_kept_where_it_was_opened(pair: tuple[Replica, Replica]) 
     assert isinstance(taken, calls.Taken), taken
     assert (taken.seq, taken.view.run) == (1, run)
     assert keeper.used(run) == 1
-    assert isinstance(await other.ask(calls.Settle(run, taken.seq, allowed=False)), calls.Done)
+    assert isinstance(await other.ask(calls.Settle(run, taken.seq, allowed=False)), Done)
     assert keeper.used(run) == 0
     assert other.store.book.ledger.runs == {}
     counted = {("Step", "Taken", "elsewhere"): 1, ("Settle", "Done", "elsewhere"): 1}
@@ -103,7 +104,7 @@ async def test_all_kinds_of_questions_are_answered_from_afar(pair: tuple[Replica
     acted = await other.ask(step(run, B, grant=grant.id))
     assert isinstance(acted, calls.Taken)
     assert acted.view.path == (A,)
-    assert isinstance(await other.ask(calls.Learn(run=run, agent=B, seq=acted.seq, labels=("seen",))), calls.Done)
+    assert isinstance(await other.ask(calls.Learn(run=run, agent=B, seq=acted.seq, labels=("seen",))), Done)
     action = {"kind": "ToolCall", "name": "tool-1.x"}
     plan = msgspec.convert(
         {"run": run, "agent": A, "steps": [{"id": "a", "agent": B, "action": action}]}, calls.CheckPlan
@@ -113,7 +114,7 @@ async def test_all_kinds_of_questions_are_answered_from_afar(pair: tuple[Replica
     assert "seen" in checked.view.labels
     refused = await other.ask(calls.CloseRun(run=run, agent=B))
     assert isinstance(refused, calls.NotAllowed)
-    assert isinstance(await other.ask(calls.CloseRun(run=run, agent=A)), calls.Done)
+    assert isinstance(await other.ask(calls.CloseRun(run=run, agent=A)), Done)
     over = await keeper.ask(step(run))
     assert isinstance(over, calls.NotAllowed)
     assert "is closed" in over.reason
@@ -160,7 +161,7 @@ async def test_only_the_webhook_that_took_an_action_up_settles_it(pair: tuple[Re
     assert isinstance(refused, calls.NotAllowed)
     assert "through another decision webhook" in refused.reason
     # The same webhook may have come to another replica meanwhile.
-    assert isinstance(await keeper.ask(calls.Settle(run, taken.seq, allowed=False), webhook="one"), calls.Done)
+    assert isinstance(await keeper.ask(calls.Settle(run, taken.seq, allowed=False), webhook="one"), Done)
 
 
 async def test_a_webhook_speaks_for_its_own_agents_only(pair: tuple[Replica, Replica]) -> None:
@@ -190,7 +191,7 @@ async def test_nobody_else_is_answered(pair: tuple[Replica, Replica]) -> None:
     )
     other.known.said = "system:serviceaccount:reports:alpha"
     failed = await other.ask(step(run))
-    assert isinstance(failed, calls.Failed)
+    assert isinstance(failed, Failed)
     assert "answered 403" in failed.reason
     assert keeper.used(run) == 0
 
@@ -202,7 +203,7 @@ async def test_a_question_is_never_sent_further(pair: tuple[Replica, Replica]) -
         status, data = await post(keeper.url, questions)
         assert (status, wire.decode_answers(data).replies) == (
             200,
-            (calls.Failed(reason="the replica that was asked does not keep this run"),),
+            (Failed(reason="the replica that was asked does not keep this run"),),
         )
     assert other.used(run) == 0
 
@@ -222,7 +223,7 @@ async def test_what_is_no_question(pair: tuple[Replica, Replica]) -> None:
 async def test_a_run_whose_keeper_is_not_known(pair: tuple[Replica, Replica]) -> None:
     _, other = pair
     failed = await other.ask(step("run-zzzzzz-01k9zq3v5w6x7y8z9a0b1c2d3e"))
-    assert failed == calls.Failed(reason="this run is kept by another replica: no replica is known that keeps it")
+    assert failed == Failed(reason="this run is kept by another replica: no replica is known that keeps it")
     unknown = await other.ask(step("run-nope"))
     assert isinstance(unknown, calls.NotAllowed)
     assert "is unknown" in unknown.reason
@@ -236,7 +237,7 @@ async def test_a_keeper_that_is_gone_and_comes_back(tmp_path: Path) -> None:
             run = await keeper.open(steps=2)
             assert isinstance(await other.ask(step(run)), calls.Taken)
         failed = await other.ask(step(run, number=1))
-        assert isinstance(failed, calls.Failed)
+        assert isinstance(failed, Failed)
         assert f"{keeper.url} cannot be asked: " in failed.reason
         async with relaying(tmp_path / "keeper") as back:
             assert back.tag == tag
@@ -280,7 +281,7 @@ async def test_a_lost_answer_stays_counted_and_is_not_asked_for_again(pair: tupl
     async with between(keeper, lose) as url:
         other.known.urls[keeper.tag] = url
         failed = await other.ask(step(run))
-        assert isinstance(failed, calls.Failed)
+        assert isinstance(failed, Failed)
         assert "cannot be asked: " in failed.reason
     assert keeper.used(run) == 1
     other.known.urls[keeper.tag] = keeper.url
@@ -300,7 +301,7 @@ async def test_an_answer_that_is_none(pair: tuple[Replica, Replica]) -> None:
         async with between(keeper, spoil) as url:
             other.known.urls[keeper.tag] = url
             failed = await other.ask(step(run))
-        assert isinstance(failed, calls.Failed)
+        assert isinstance(failed, Failed)
         assert words in failed.reason
 
 
@@ -324,11 +325,11 @@ async def test_a_slow_keeper_is_not_asked_for_those_who_gave_up(tmp_path: Path) 
             behind = [asyncio.create_task(other.ask(ask)) for ask in (step(run, number=1), settles)]
             await asyncio.sleep(0)
             let_go.set()
-            assert isinstance(await under_way, calls.Done)
+            assert isinstance(await under_way, Done)
             failed, done = await asyncio.gather(*behind)
-        assert isinstance(failed, calls.Failed)
+        assert isinstance(failed, Failed)
         assert "which was not asked within 0 s" in failed.reason
-        assert isinstance(done, calls.Done)
+        assert isinstance(done, Done)
         assert keeper.used(run) == 1
 
 
@@ -339,7 +340,7 @@ async def test_no_more_wait_than_may(pair: tuple[Replica, Replica], monkeypatch:
     kinds = Counter(type(r).__name__ for r in await asyncio.gather(*(other.ask(step(run)) for _ in range(30))))
     assert kinds == {"Taken": 10, "Failed": 20}
     assert isinstance(await other.ask(step(run)), calls.Taken)
-    monkeypatch.setattr(routes, "MAX_REQUESTS", 0)
+    monkeypatch.setattr(serving, "MAX_REQUESTS", 0)
     assert (await post(keeper.url, body(keeper.tag, step(run))))[0] == 503
 
 
@@ -348,7 +349,7 @@ async def test_a_journal_and_its_copy_keep_nothing(pair: tuple[Replica, Replica]
     run = await keeper.open()
     keeper.known.twin_url = "https://10.0.0.7:8443"
     failed = await keeper.ask(step(run))
-    assert isinstance(failed, calls.Failed)
+    assert isinstance(failed, Failed)
     assert "https://10.0.0.7:8443 keeps a journal of runs with the same tag" in failed.reason
     assert keeper.desk.problem == failed.reason
     keeper.known.twin_url = ""
@@ -361,7 +362,7 @@ async def test_a_journal_that_cannot_be_written_is_told(pair: tuple[Replica, Rep
     keeper.store._connection.execute("PRAGMA query_only = ON")
     for replica in (keeper, other):
         failed = await replica.ask(step(run))
-        assert isinstance(failed, calls.Failed)
+        assert isinstance(failed, Failed)
         assert "attempt to write a readonly database" in failed.reason
     assert "attempt to write a readonly database" in keeper.desk.problem
     keeper.store._connection.execute("PRAGMA query_only = OFF")
@@ -386,4 +387,4 @@ async def test_what_waits_when_the_hub_stops_is_answered(tmp_path: Path) -> None
                 asked.append(asyncio.create_task(other.ask(step(run))))
                 await asyncio.sleep(0)
             replies = await asyncio.gather(*asked)
-    assert all(isinstance(reply, calls.Failed) and "the hub stops" in reply.reason for reply in replies), replies
+    assert all(isinstance(reply, Failed) and "the hub stops" in reply.reason for reply in replies), replies

@@ -2,10 +2,12 @@
 
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from fleetward.registry.registry import Registry
+from fleetward.resources import KINDS
 from fleetward.resources.base import SET_BY_ANNOTATION
 from fleetward_operator.view.source import Source
 
@@ -170,6 +172,69 @@ def test_an_unreadable_catalog_denies_until_it_reads_or_is_gone() -> None:
     assert len(view.registry.policies) == 1
     view.gone("actioncatalogs", {**bad, "metadata": {**bad["metadata"], "resourceVersion": "3"}})
     assert not view.registry.policies
+
+
+def budget(version: int, kind: str = "AgentBudget", **spec: Any) -> Body:
+    place = {"namespace": "reports"} if kind == "AgentBudget" else {}
+    return {
+        "metadata": {"name": "day", **place, "uid": "b", "generation": version, "resourceVersion": str(version)},
+        "spec": spec,
+    }
+
+
+def may_do_nothing(view: Source) -> set[str]:
+    """The agents to whom a rule of the stand-in denies everything."""
+    denied = set()
+    for key, item in view.registry.agents.items():
+        for policy in item.policies:
+            (rule,) = view.registry.policies[policy].rules
+            assert rule.decision == "Deny"
+            if rule.match.fleets is None or set(rule.match.fleets) & set(item.fleets):
+                denied.add(key.partition("/")[2])
+    return denied
+
+
+@pytest.mark.parametrize("kind", ["AgentBudget", "ClusterAgentBudget"])
+@pytest.mark.parametrize(
+    ("spec", "denied"),
+    [
+        ({"limits": {"records": 0}}, {"a", "b"}),
+        ({"limits": {"records": 0}, "subjects": {"agents": ["a"]}}, {"a"}),
+        ({"limits": {"records": 0}, "subjects": {"agents": ["a"], "roles": ["Planner"]}}, set()),
+        ({"limits": {"records": 0}, "subjects": {"agents": ["a"], "roles": ["Planer"]}}, {"a"}),
+        ({"limits": {"records": 0}, "subjects": {"fleets": ["none"]}}, set()),
+        ({"limits": {"records": 0}, "subjects": {"flets": ["none"], "agents": ["b"]}}, {"b"}),
+        ({"limits": {"records": 0}, "subjects": "everybody"}, {"a", "b"}),
+        ({"subjects": {"agents": ["a"]}}, {"a"}),
+        (
+            {
+                "limits": {"records": 1},
+                "subjects": {"agents": ["b"]},
+                "window": {"kind": "Calendar", "unit": "Day", "timeZone": "Europe/Berlim"},
+            },
+            {"b"},
+        ),
+    ],
+)
+def test_subjects_of_a_budget_that_was_never_right_may_do_nothing(
+    kind: str, spec: dict[str, Any], denied: set[str]
+) -> None:
+    view = source()
+    view.see("agents", agent(1))
+    view.see("agents", agent(2, name="b"))
+    plural = KINDS[kind].PLURAL
+    view.see(plural, budget(3, kind, **spec))
+    (key,) = {k for k in view.observed if k[0] == kind}
+    assert view.observed[key].faults
+    assert not view.registry.budgets
+    assert may_do_nothing(view) == denied
+    view.see(plural, budget(4, kind, limits={"records": 1}))
+    assert may_do_nothing(view) == set()
+    assert len(view.registry.budgets) == 1
+    view.see(plural, budget(5, kind, limits={"records": -1}))
+    assert may_do_nothing(view) == set()
+    (item,) = view.registry.budgets.values()
+    assert item.generation == 4, "the last good generation stays in force"
 
 
 def test_who_stopped_an_agent_is_the_field_manager_unless_the_webhook_said() -> None:

@@ -9,11 +9,24 @@ from decision.strategies import AGENTS, FEW, LABELS, NAMESPACES, SOME, Data, Wor
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fleetward.registry.registry import NamespaceLabels, Registry, RegistryChange, Remove, Upsert
+from fleetward.registry import slice as sl
+from fleetward.registry.registry import BudgetPauses, NamespaceLabels, Registry, RegistryChange, Remove, Upsert
 from fleetward.resources import AuditSink
 
-FILED = ("agents_in", "policies_in", "fleets", "sinks_by_key", "not_running")
-PARTS = ("resources", "namespaces", "agents", "policies", "catalogs", *FILED, "sum")
+FILED = ("agents_in", "policies_in", "budgets_in", "parents", "pauses", "fleets", "sinks_by_key", "not_running")
+PARTS = ("resources", "namespaces", "agents", "policies", "catalogs", "budgets", *FILED, "sum")
+
+WORLDS = worlds(with_budgets=True)
+PAUSES = st.dictionaries(
+    st.sampled_from((*AGENTS, "n/nobody")),
+    st.builds(
+        sl.Mode,
+        operating_mode=st.sampled_from(sl.MODES),
+        reason=st.sampled_from(("spent", "")),
+        source=st.just("AgentBudget n/b0"),
+    ),
+    max_size=2,
+).map(BudgetPauses)
 
 
 def _content(registry: Registry) -> dict[str, Any]:
@@ -36,9 +49,10 @@ def _steps(draw: Any, world: World, target: World) -> list[RegistryChange]:
     steps: list[RegistryChange] = [Upsert(r) for r in wanted.values()]
     steps += [Remove(*_key(d)) for d in world.documents if _key(d) not in wanted]
     steps += [NamespaceLabels(name, target.namespaces.get(name)) for name in NAMESPACES]
-    detours: list[RegistryChange] = [Upsert(r) for r in draw(worlds()).resources]
+    detours: list[RegistryChange] = [Upsert(r) for r in draw(WORLDS).resources]
     detours += [NamespaceLabels(name, draw(st.sampled_from(LABELS))) for name in NAMESPACES]
     detours += [Remove(*key) for key in wanted]
+    detours.append(draw(PAUSES))
     return [*draw(st.permutations(detours))[:6], *draw(st.permutations(steps))]
 
 
@@ -46,13 +60,13 @@ def _without_detours(registry: Registry, steps: list[RegistryChange], target: Wo
     """Add the removals of what only a detour brought."""
     wanted = {_key(document) for document in target.documents}
     brought = {(s.resource.kind, s.resource.key) for s in steps if isinstance(s, Upsert)}
-    return [*steps, *(Remove(*key) for key in sorted(brought - wanted))]
+    return [*steps, *(Remove(*key) for key in sorted(brought - wanted)), BudgetPauses({})]
 
 
 @given(st.data())
 @SOME
 def test_changes_one_by_one_give_the_registry_built_afresh(data: Any) -> None:
-    world, target = data.draw(worlds()), data.draw(worlds())
+    world, target = data.draw(WORLDS), data.draw(WORLDS)
     fresh = target.registry
     registry = world.registry
     steps = _without_detours(registry, _steps(data.draw, world, target), target)
@@ -67,10 +81,11 @@ def test_changes_one_by_one_give_the_registry_built_afresh(data: Any) -> None:
 @given(st.data())
 @FEW
 def test_every_step_on_the_way_equals_a_fresh_registry(data: Any) -> None:
-    world, target = data.draw(worlds()), data.draw(worlds())
+    world, target = data.draw(WORLDS), data.draw(WORLDS)
     registry = world.registry
     present = {(r.kind, r.key): r for r in world.resources}
     labels: dict[str, Any] = dict(world.namespaces)
+    pauses = BudgetPauses({})
     for step in _steps(data.draw, world, target):
         registry = registry.apply([step])
         match step:
@@ -82,16 +97,20 @@ def test_every_step_on_the_way_equals_a_fresh_registry(data: Any) -> None:
                 labels.pop(name, None)
             case NamespaceLabels(name, values):
                 labels[name] = values
-        assert _content(registry) == _content(Registry.build(present.values(), labels))
+            case BudgetPauses():
+                pauses = step
+        assert _content(registry) == _content(Registry.build(present.values(), labels).apply([pauses]))
 
 
-@given(worlds(), worlds())
+@given(WORLDS, WORLDS, PAUSES)
 @SOME
-def test_replacing_everything_gives_the_registry_built_afresh(world: World, target: World) -> None:
-    before = world.registry
+def test_replacing_everything_gives_the_registry_built_afresh(
+    world: World, target: World, pauses: BudgetPauses
+) -> None:
+    before = world.registry.apply([pauses])
     content = _content(before)
     after = before.replace_all(target.resources, target.namespaces)
-    assert _content(after) == _content(target.registry)
+    assert _content(after) == _content(target.registry.apply([pauses])), "what budgets pause, stays paused"
     assert _content(before) == content, "a registry never changes"
     assert after.replace_all(target.resources, target.namespaces) is after
 
@@ -99,12 +118,12 @@ def test_replacing_everything_gives_the_registry_built_afresh(world: World, targ
 @given(st.data())
 @FEW
 def test_order_of_building_never_matters(data: Any) -> None:
-    world = data.draw(worlds())
+    world = data.draw(WORLDS)
     shuffled = World(data.draw(st.permutations(world.documents)), world.namespaces)
     assert _content(shuffled.registry) == _content(world.registry)
 
 
-@given(worlds(), st.lists(st.sampled_from(AGENTS), unique=True))
+@given(WORLDS, st.lists(st.sampled_from(AGENTS), unique=True))
 @SOME
 def test_a_cut_holds_just_what_its_agents_need(world: World, keys: list[str]) -> None:
     registry = world.registry
@@ -112,6 +131,10 @@ def test_a_cut_holds_just_what_its_agents_need(world: World, keys: list[str]) ->
     assert set(items.agents) == set(keys) & set(registry.agents)
     assert set(items.policies) == {p for a in items.agents.values() for p in a.policies}
     assert set(items.catalogs) == set(registry.catalogs)
+    assert set(items.budgets) == {b for a in items.agents.values() for b in a.budgets}
+    for key, budget in items.budgets.items():
+        above = registry.parents[key]
+        assert above in items.budgets or (above not in registry.budgets and bool(budget.problem) == bool(above))
     spaces = {a.namespace for a in items.agents.values() if a.may_delegate_to and a.may_delegate_to.roles}
     assert items.roles == {key: a.role for key, a in registry.agents.items() if a.namespace in spaces}
 

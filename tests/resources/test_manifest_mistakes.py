@@ -45,6 +45,13 @@ items:
   metadata: {name: a}
   spec: {role: Boss}
 """
+BUDGET = """\
+apiVersion: fleetward.dev/v1alpha1
+kind: AgentBudget
+metadata: {name: day, namespace: reports}
+spec:
+  limits: {records: 1}
+"""
 FLEET = """\
 apiVersion: fleetward.dev/v1alpha1
 kind: AgentFleet
@@ -398,3 +405,27 @@ def test_no_text_however_broken_is_more_than_findings(data: st.DataObject) -> No
     content = read_content("f.yaml", text.encode("utf-8", "surrogatepass"))
     assert all(str(finding) for finding in content.findings)
     assert content.unread or not content.broken or content.findings
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "field", "words"),
+    [
+        ("window: {kind: Rolling, duration: 24}", 6, "spec.window.duration", "found 24 without a unit, allowed a dura"),
+        ("window: {kind: Rolling, duration: '24'}", 6, "spec.window.duration", "such as 24h, 90m or 1h30m"),
+        ("window: {kind: Rolling, duration: 1d}", 6, "spec.window.duration", 'found "1d", allowed a duration in h, m'),
+        ("window: {kind: Rolling, duration: 5s}", 6, "spec.window", "duration must be 1m to 8784h, which is 366 days"),
+        ("window: {kind: Calendar}", 6, "spec.window", "unit is missing; kind Calendar needs Hour, Day, Week or Mo"),
+        ("thresholds: [{percent: 80%, action: Event}]", 6, "spec.thresholds[0].percent", "a whole number without qu"),
+        ("limits: {costMicroUsd: 5 EUR}", 5, "spec.limits.costMicroUsd", "allowed a whole number without quotes"),
+        ("limits: {cost: 5}", 5, "spec.limits.cost", "costMicroUsd, records, wallSeconds or calls"),
+        ("limits: {costMicroUsd: -5}", 5, "spec.limits.costMicroUsd", "allowed at least 1"),
+        ("limits: {costMicroUsd: 9007199254740992}", 5, "spec.limits.costMicroUsd", "allowed at most 9007199254740991"),
+        ("limits: {}", 5, "spec.limits", "a limit is missing; a budget needs at least one of inputTokens"),
+        ("parent: {kind: AgentBudget, name: day}", 1, "", "spec.parent is the budget itself; name another one"),
+    ],
+)
+def test_a_budget_that_makes_no_sense(text: str, line: int, field: str, words: str) -> None:
+    whole = BUDGET.replace("limits: {records: 1}", text) if text.startswith("limits") else f"{BUDGET}  {text}\n"
+    (finding,) = findings(whole)
+    assert (finding.line, finding.field) == (line, field)
+    assert words in finding.message

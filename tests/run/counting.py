@@ -9,8 +9,9 @@ import random
 import sys
 import time
 
+from fleetward.decision.replies import Done
 from fleetward.delegation.scope import Amounts
-from fleetward.run.calls import Done, Learn, NotAllowed, Settle, Step, Taken
+from fleetward.run.calls import Learn, NotAllowed, Settle, Step, Taken
 from fleetward.run.journal import RunStore
 
 

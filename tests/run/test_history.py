@@ -4,6 +4,7 @@ from run.world import World, key
 
 from fleetward.run.bounds import RECENT_SECONDS, Bounds
 from fleetward.run.history import Latest
+from fleetward.run.situation import situation_of
 
 
 def test_repeats() -> None:
@@ -169,3 +170,17 @@ def test_who_has_acted() -> None:
     assert (view.run, view.requester, view.opened_by, view.path) == (world.run, "alice", key("a"), (key("a"),))
     world.now += 90
     assert world.act("a").age_seconds == 90
+
+
+def test_by_which_grants_work_came_down() -> None:
+    world = World()
+    first = world.delegate("a", "b")
+    second = world.delegate("b", "c")
+    beside = world.delegate("a", "d")
+    assert world.act("a").grants == ()
+    assert world.act("b").grants == (first.id,)
+    view = world.act("c")
+    assert view.grants == (first.id, second.id)
+    assert len(view.grants) == len(view.path)
+    assert world.act("d").grants == (beside.id,)
+    assert situation_of(view).grants == (first.id, second.id)

@@ -5,9 +5,10 @@ from collections.abc import Callable
 import pytest
 from run.world import NOW, World, key, mandate
 
+from fleetward.decision.replies import Done
 from fleetward.delegation.scope import Amounts, AskedScope, Violation
 from fleetward.registry.text import MAX_COUNT
-from fleetward.run.calls import CloseRun, Done, Learn, NotAllowed, Settle
+from fleetward.run.calls import CloseRun, Learn, NotAllowed, Settle
 
 
 def test_steps() -> None:

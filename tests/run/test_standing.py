@@ -3,9 +3,10 @@
 import pytest
 from run.world import NOW, World, agent, key, mandate
 
+from fleetward.decision.replies import Done
 from fleetward.delegation.scope import MAX_DEPTH, AskedScope
 from fleetward.run.bounds import FORGET_SECONDS, Bounds
-from fleetward.run.calls import CloseRun, Done, Issue, NotAllowed, OpenRun, Propose, Proposed, Recorded, Settle
+from fleetward.run.calls import CloseRun, Issue, NotAllowed, OpenRun, Propose, Proposed, Recorded, Settle
 
 
 def close(world: World, name: str = "a") -> object:

@@ -4,13 +4,13 @@ import itertools
 from collections.abc import Callable
 from typing import Any
 
+from fleetward.decision.replies import Done
 from fleetward.delegation.grant import Grant
 from fleetward.delegation.scope import Amounts, AskedScope
 from fleetward.registry.slice import Agent
 from fleetward.run.book import Book
 from fleetward.run.bounds import Bounds
 from fleetward.run.calls import (
-    Done,
     Issue,
     Learn,
     NotAllowed,

@@ -62,7 +62,7 @@ def test_what_is_held_names_every_part() -> None:
     slice_ = Slice(version="v", items=Items(agents={"n/a": agent()}, roles={"n/b": "Planner"}))
     held = messages.held(slice_)
     assert held.version == "v"
-    assert set(held.digests) == {"agents", "policies", "catalogs", "roles", "principals"}
+    assert set(held.digests) == {"agents", "policies", "catalogs", "roles", "principals", "budgets"}
     assert held.digests["agents"] == {"n/a": messages.digest(agent())}
 
 

@@ -32,7 +32,11 @@ SECRET = "fleetward-admission-tls"  # noqa: S105 - the name of a Secret
 
 CLUSTER_RULES = [
     {"apiGroups": [GROUP], "resources": ["agents", "agentfleets"], "verbs": ["get", "list"]},
-    {"apiGroups": [GROUP], "resources": ["actioncatalogs"], "verbs": ["list"]},
+    {
+        "apiGroups": [GROUP],
+        "resources": ["actioncatalogs", "agentbudgets", "clusteragentbudgets"],
+        "verbs": ["list"],
+    },
     {"apiGroups": [""], "resources": ["namespaces"], "verbs": ["get"]},
 ]
 """All that the admission webhook may do in the whole cluster."""

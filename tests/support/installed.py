@@ -44,6 +44,11 @@ class Program:
         """What it logged."""
         return self.log_file.read_text() if self.log_file.exists() else ""
 
+    def tell(self, *options: str) -> Self:
+        """Give it further options from the next start on."""
+        self._command = [*self._command, *options]
+        return self
+
     def start(self) -> Self:
         """Start it; whether it gets ready is for the caller to see."""
         environment = {k: v for k, v in os.environ.items() if not k.startswith(("FLEETWARD_", "KUBE", "POD_"))}
@@ -133,6 +138,7 @@ class Installed:
         self.plane = plane
         self.directory = directory
         self.programs: list[Program] = []
+        self._replicas = 0
         self._options = (
             *("--admission-url", f"https://127.0.0.1:{admission}"),
             *("--admission-names", "127.0.0.1", "--tls-names", "127.0.0.1", *options),
@@ -141,10 +147,15 @@ class Installed:
         self.operator, self.hub = self.replica("operator")
 
     def replica(self, name: str, *options: str) -> tuple[Program, str]:
-        """Give one more replica of the operator, and the address of its hub."""
+        """Give one more replica of the operator, and the address of its hub.
+
+        They are called like the pods of the chart's StatefulSet; the first keeps the ledger of budgets.
+        """
         (port,) = free_ports(1)
-        hub = f"https://127.0.0.1:{port}"
-        own = ("--identity", name, "--data", str(self.directory / f"{name}-audit"), "--listen", hub, "--peer-token", "")
+        hub, identity = f"https://127.0.0.1:{port}", f"fleetward-operator-{self._replicas}"
+        self._replicas += 1
+        data = str(self.directory / f"{name}-audit")
+        own = ("--identity", identity, "--data", data, "--listen", hub, "--peer-token", "")
         return self._run("operator", name, *own, *self._options, *options), hub
 
     def sidecar(self, pod: str, account: str) -> tuple[Program, str]:

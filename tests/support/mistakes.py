@@ -23,6 +23,7 @@ BASES = {
 
 LONG = {length: "x" * length for length in (64, 128, 254, 256, 257, 318, 1025, 2100, 4097)}
 RULE = {"name": "r", "match": {}, "decision": "Deny"}
+PRICE = {"models": ["a"], "inputMicroUsdPerMillion": 0, "outputMicroUsdPerMillion": 10**12}
 CLAMP = {"type": "Clamp", "field": "arguments.limit", "maximum": 1}
 REDACT = {"type": "Redact", "field": "result.rows"}
 
@@ -92,6 +93,18 @@ BAD: list[tuple[str, str, Any]] = [
     ],
     ("ActionCatalog", "spec.entries.0.estimate.tokens", 1),
     ("ActionCatalog", "spec.entries.0.reversibility", "Undoable"),
+    ("ActionCatalog 1", "spec", {}),
+    ("ActionCatalog 1", "spec.models", []),
+    ("ActionCatalog 1", "spec.models", [PRICE] * 257),
+    *[("ActionCatalog 1", "spec.models.0.models", models) for models in (GONE, [], ["a"] * 65, ["a b"], [""], ["ä"])],
+    *[
+        ("ActionCatalog 1", f"spec.models.0.{field}", price)
+        for field in PRICE
+        if field != "models"
+        for price in (GONE, -1, 10**12 + 1, 0.5, "3 USD")
+    ],
+    ("ActionCatalog 1", "spec.models.0.inputUsdPerMillion", 3),
+    *[("ActionCatalog 1", f"spec.models.0.{f}MicroUsdPerMillion", -1) for f in ("cachedInput", "reasoning")],
     ("AgentPolicy", "spec.enforcement", "Off"),
     ("AgentPolicy", "spec.subjects.roles", ["worker"]),
     ("AgentPolicy", "spec.subjects.agents", ["Planner"]),
@@ -139,8 +152,8 @@ BAD: list[tuple[str, str, Any]] = [
     *[("AgentPolicy", "spec.rules.0.match.maxDepth", each) for each in (-1, 33)],
     *[("AgentPolicy", "spec.rules.0.match.path", each) for each in ([], ["a/b/c"], "desk")],
     ("AgentPolicy", "spec.rules.0.cleanses", ["web"]),
-    *[("AgentPolicy", "spec.rules.4.cleanses", each) for each in (["not a label"], "web")],
-    ("AgentPolicy", "spec.rules.4.phase", "After"),
+    *[("AgentPolicy", "spec.rules.5.cleanses", each) for each in (["not a label"], "web")],
+    ("AgentPolicy", "spec.rules.5.phase", "After"),
     *[("AgentFleet", "spec.delegation", each) for each in ("Union", True)],
     *[("AgentPolicy", "spec.rules.1.obligations", each) for each in (GONE, [], [CLAMP] * 33, ["Clamp"])],
     ("AgentPolicy", "spec.rules.1.phase", "During"),
@@ -156,6 +169,18 @@ BAD: list[tuple[str, str, Any]] = [
     ("AgentPolicy", "spec.rules.2.obligations.0.maximum", 1),
     *[("AgentPolicy", "spec.rules.3.retryAfterSeconds", each) for each in (0, 86401, "60")],
     ("AgentPolicy", "spec.rules.3.decision", "Deny"),
+    ("AgentPolicy", "spec.rules.0.throttle", {"concurrency": 1}),
+    ("AgentPolicy", "spec.rules.3.throttle", {"concurrency": 1}),
+    *[("AgentPolicy", "spec.rules.4.throttle", each) for each in ({}, {"scope": "Run"}, {"speed": 1})],
+    ("AgentPolicy", "spec.rules.4.throttle", []),
+    ("AgentPolicy", "spec.rules.4.phase", "After"),
+    ("AgentPolicy", "spec.rules.4.phase", "During"),
+    ("AgentPolicy", "spec.rules.4.retryAfterSeconds", 30),
+    ("AgentPolicy", "spec.rules.4.throttle.scope", "Fleet"),
+    *[("AgentPolicy", "spec.rules.4.throttle.concurrency", each) for each in (0, -1, 10**6 + 1, "2")],
+    *[("AgentPolicy", "spec.rules.4.throttle.rate.count", each) for each in (GONE, 0, 10**6 + 1, "10/min")],
+    *[("AgentPolicy", "spec.rules.4.throttle.rate.perSeconds", each) for each in (GONE, 0, 86401, "60s")],
+    *[("AgentPolicy", "spec.rules.4.throttle.rate.burst", each) for each in (0, 10**6 + 1)],
     ("ClusterAgentPolicy", "metadata.name", "No-bulk"),
     ("ClusterAgentPolicy", "spec.enforcement", "Dry"),
     ("ClusterAgentPolicy", "spec.subjects.namespaceSelector.matchLabels", {"a b": "x"}),
@@ -163,6 +188,106 @@ BAD: list[tuple[str, str, Any]] = [
     ("ClusterAgentPolicy", "spec.subjects.roles", ["Worker"] * 4),
     ("ClusterAgentPolicy", "spec.rules", [RULE, RULE]),
     ("ClusterAgentPolicy", "spec.rules.0.obligations", [CLAMP]),
+    *[("AgentBudget", "spec.subjects.fleets", each) for each in (["a/b"], ["a"] * 65, "reporting")],
+    ("AgentBudget", "spec.subjects.roles", ["worker"]),
+    ("AgentBudget", "spec.subjects.agents", ["Planner"]),
+    ("AgentBudget", "spec.subjects.agentSelector.matchExpressions", [{"key": "a", "operator": "In"}]),
+    ("AgentBudget", "spec.subjects.namespaceSelector", {}),
+    ("AgentBudget", "spec.scope", "Fleet"),
+    *[
+        ("AgentBudget", "spec.window", window)
+        for window in (
+            {},
+            {"kind": "Daily"},
+            {"kind": "Calendar"},
+            {"kind": "Calendar", "unit": "Year"},
+            {"kind": "Calendar", "unit": "Day", "duration": "24h"},
+            {"kind": "Rolling"},
+            {"kind": "Rolling", "duration": "24h", "unit": "Day"},
+            {"kind": "Rolling", "duration": "24h", "timeZone": "UTC"},
+            {"kind": "Rolling", "duration": 86400},
+            {"kind": "Total", "unit": "Day"},
+            {"kind": "Total", "timeZone": "UTC"},
+            {"kind": "Total", "duration": "24h"},
+        )
+    ],
+    *[("AgentBudget", "spec.window.timeZone", zone) for zone in ("", "/etc", "Europe/", "../UTC", "a b", LONG[128])],
+    *[
+        ("AgentBudget 1", "spec.window.duration", duration)
+        for duration in (
+            "",
+            "24",
+            "h",
+            "-1h",
+            "1.5h",
+            "1d",
+            "1 h",
+            "30m1h",
+            "59s",
+            "8784h1s",
+            "99999h",
+            "1h" + LONG[64],
+        )
+    ],
+    ("AgentBudget", "spec.limits", GONE),
+    ("AgentBudget 1", "spec.limits", {}),
+    ("AgentBudget 1", "spec.limits", {"calls": []}),
+    *[("AgentBudget 1", "spec.limits", limits) for limits in ({"tokens": 1}, {"records": None})],
+    *[
+        ("AgentBudget", f"spec.limits.{field}", amount)
+        for field in ("inputTokens", "outputTokens", "costMicroUsd", "records", "wallSeconds")
+        for amount in (0, -1, 2**53, 2**64, 0.5, "5 EUR")
+    ],
+    *[
+        ("AgentBudget", "spec.limits.calls", calls)
+        for calls in (
+            [{"names": ["a"]}],
+            [{"max": 1}],
+            [{"names": [], "max": 1}],
+            [{"names": ["a b"], "max": 1}],
+            [{"names": ["a"] * 17, "max": 1}],
+            [{"names": ["a"], "max": 0}],
+            [{"names": ["a"], "max": 2**53}],
+            [{"names": ["a"], "max": 1}, {"names": ["a"], "max": 2}],
+            [{"names": [f"a{n}"], "max": 1} for n in range(17)],
+        )
+    ],
+    *[
+        ("AgentBudget", "spec.thresholds", thresholds)
+        for thresholds in (
+            [{"percent": 80}],
+            [{"action": "Event"}],
+            [{"percent": 0, "action": "Event"}],
+            [{"percent": 101, "action": "Event"}],
+            [{"percent": "80%", "action": "Event"}],
+            [{"percent": 80, "action": "Deny"}],
+            [{"percent": 80, "action": "Pause", "perMinute": 1}],
+            [{"percent": 80, "action": "Throttle", "perMinute": 0}],
+            [{"percent": 80, "action": "Throttle", "perMinute": 100_001}],
+            [{"percent": 80, "action": "Event"}] * 2,
+            [{"percent": 80 + n, "action": "Event"} for n in range(17)],
+        )
+    ],
+    *[
+        ("AgentBudget", "spec.parent", parent)
+        for parent in (
+            {"name": "organisation"},
+            {"kind": "AgentBudget"},
+            {"kind": "AgentFleet", "name": "reporting"},
+            {"kind": "AgentBudget", "name": "Day"},
+            {"kind": "AgentBudget", "name": "reporting-day"},
+            "organisation",
+        )
+    ],
+    *[("AgentBudget", "spec.defaultEstimate", each) for each in (GONE, {}, {"tokens": 1})],
+    *[("AgentBudget", "spec.defaultEstimate.wallSeconds", each) for each in (GONE, -1, 2**53, "30s")],
+    ("AgentBudget", "spec.defaultEstimate.costMicroUsd", -1),
+    ("AgentBudget", "spec.unpricedModels", "Allow"),
+    *[("AgentBudget", "spec.settleAfterSeconds", each) for each in (59, 86401, "1h")],
+    ("ClusterAgentBudget", "spec.subjects.namespaceSelector.matchLabels", {"a b": "x"}),
+    ("ClusterAgentBudget", "spec.parent", {"kind": "AgentBudget", "name": "reporting-day"}),
+    ("ClusterAgentBudget", "spec.parent.name", "organisation"),
+    ("ClusterAgentBudget", "spec.limits", {}),
     ("AuditSink", "spec.type", GONE),
     ("AuditSink", "spec.type", "Syslog"),
     ("AuditSink", "spec.type", "JsonLines"),
@@ -183,7 +308,7 @@ BAD: list[tuple[str, str, Any]] = [
         )
     ],
     *[("AuditSink", "spec.cloudEvents.timeoutSeconds", seconds) for seconds in (0, 301, 1.5, "10")],
-    *[("AuditSink", "spec.records", records) for records in ([], ["All"], ["Decision"] * 6)],
+    *[("AuditSink", "spec.records", records) for records in ([], ["All"], ["Decision"] * 7)],
     ("AuditSink 1", "spec.type", "CloudEvents"),
     ("AuditSink 1", "spec.jsonLines", GONE),
     ("AuditSink 1", "spec.cloudEvents", {"url": "https://host/"}),
@@ -215,6 +340,9 @@ GOOD: list[tuple[str, str, Any]] = [
     ("ActionCatalog", "spec.entries.0", {"names": ["**", "a.*.b-*", "x" * 256]}),
     *[("ActionCatalog", "spec.entries.0.estimate.records", count) for count in (0, 2**53 - 1)],
     ("ActionCatalog", "spec.entries.0.estimate", {}),
+    ("ActionCatalog 1", "spec.entries", [{"names": ["a"]}]),
+    ("ActionCatalog 1", "spec.models.0", PRICE),
+    ("ActionCatalog 1", "spec.models.0.models", ["*", "vendor/large-2.5:thinking@eu", "x" * 253]),
     ("AgentPolicy", "spec", {"rules": [RULE]}),
     ("AgentPolicy", "spec.rules", [RULE | {"name": f"r{n}"} for n in range(256)]),
     ("AgentPolicy", "spec.rules.0.exclude", None),
@@ -225,7 +353,36 @@ GOOD: list[tuple[str, str, Any]] = [
     ("AgentPolicy", "spec.rules.1.obligations", [CLAMP, {"type": "Redact", "field": "arguments.a.*"}, REDACT]),
     ("AgentPolicy", "spec.rules.2.obligations", [REDACT] * 32),
     *[("AgentPolicy", "spec.rules.3.retryAfterSeconds", each) for each in (GONE, 1, 86400)],
+    *[("AgentPolicy", "spec.rules.4.throttle.rate", each) for each in (GONE, {"count": 1, "perSeconds": 86400})],
+    *[("AgentPolicy", "spec.rules.4.throttle.concurrency", each) for each in (GONE, 10**6)],
+    ("AgentPolicy", "spec.rules.4.phase", "Before"),
     ("ClusterAgentPolicy", "spec.subjects", {"agents": ["a/b", "c"]}),
+    ("AgentBudget", "spec", {"limits": {"records": 1}}),
+    ("AgentBudget", "spec.scope", GONE),
+    ("AgentBudget", "spec.limits", {"calls": [{"names": ["a", "b"], "max": 1}, {"names": ["b", "a"], "max": 1}]}),
+    ("AgentBudget", "spec.limits.costMicroUsd", 2**53 - 1),
+    *[
+        ("AgentBudget", "spec.window", window)
+        for window in (
+            GONE,
+            {"kind": "Total"},
+            {"kind": "Calendar", "unit": "Month"},
+            {"kind": "Calendar", "unit": "Hour", "timeZone": "America/Argentina/Buenos_Aires"},
+            {"kind": "Calendar", "unit": "Week", "timeZone": "Etc/GMT+5"},
+        )
+    ],
+    *[
+        ("AgentBudget 1", "spec.window.duration", each)
+        for each in ("60s", "1m", "8784h", "1h30m10s", "90m", "31622400s")
+    ],
+    *[("AgentBudget", "spec.thresholds", each) for each in (GONE, [], [{"percent": 1, "action": "RequireApproval"}])],
+    ("AgentBudget", "spec.thresholds", [{"percent": 100, "action": each} for each in ("Event", "Pause", "Throttle")]),
+    *[("AgentBudget", "spec.parent", each) for each in (GONE, {"kind": "AgentBudget", "name": "reporting-month"})],
+    ("AgentBudget", "spec.parent", {"kind": "ClusterAgentBudget", "name": "reporting-day"}),
+    ("AgentBudget 1", "spec.defaultEstimate", {}),
+    *[("AgentBudget", "spec.settleAfterSeconds", each) for each in (GONE, 60, 86400)],
+    ("ClusterAgentBudget", "spec", {"limits": {"costMicroUsd": 1}}),
+    *[("AuditSink", "spec.records", each) for each in (["Budget"], ["Decision"] * 6)],
     ("AuditSink", "spec.records", GONE),
     ("AuditSink", "spec.cloudEvents", {"url": "http://[::1]:8080/?a=b#c"}),
     ("AuditSink 1", "spec.jsonLines.path", "a/b_c/d-e.jsonl"),

@@ -12,6 +12,7 @@ from kubernetes.aio.client import ApiClient
 from support.certificates import Authority
 
 from fleetward.audit.store import Store
+from fleetward.budget.report import BudgetsReport
 from fleetward_operator.hub.binding import WorkloadBinding
 from fleetward_operator.hub.hub import Hub
 from fleetward_operator.hub.server import HubServer
@@ -66,13 +67,14 @@ async def replica(
     urls: Callable[[], Sequence[str]] = tuple,
     token: Callable[[], str] = str,
     access: Access | None = None,
+    budgets: Callable[[], BudgetsReport] = lambda: BudgetsReport(at=0.0),
 ) -> AsyncIterator[Replica]:
-    """Run a replica; `urls` are the others, asked with `token`."""
+    """Run a replica; `urls` are the others, asked with `token`; `budgets` is how its pots stand."""
     tls = ssl.create_default_context(cafile=str(authority.file))
     with Store.open(path) as store:
         async with Hub(store, WorkloadBinding(lambda _: {})) as hub:
             others = Others(urls=urls, token=token, tls=lambda: tls, server_name=server_name)
-            served = routes(store, hub, access or ClusterAccess(api), others)
+            served = routes(store, hub, access or ClusterAccess(api), others, budgets)
             context = authority.context(server_name)
             async with HubServer(hub, "https://127.0.0.1:0", ssl=context, routes=served) as server:
                 yield Replica(store, server.address, tls, server_name)

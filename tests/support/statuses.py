@@ -2,10 +2,14 @@
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from typing import Any
 
 from fleetward.resources import status as st
 
 WHEN = datetime(2026, 11, 21, 9, 30, 15, tzinfo=UTC)
+
+TOO_LONG = "ä" * 40_000
+"""Longer than any text of a status may be."""
 
 
 def conditions(message: str = "in force", generation: int = 1) -> list[st.Condition]:
@@ -34,6 +38,54 @@ def _policy() -> st.AgentPolicyStatus:
     )
 
 
+def _limit(**more: Any) -> st.LimitStatus:
+    return st.LimitStatus(
+        limit="costMicroUsd",
+        max=5_000_000,
+        spent=4_000_000,
+        reserved=200_000,
+        leased=100_000,
+        remaining=700_000,
+        percent=84,
+        overshoot=3,
+        empty_at=WHEN,
+        **more,
+    )
+
+
+def _budget() -> st.AgentBudgetStatus:
+    pot = _limit().model_dump() | {
+        "scope": "reports/data-worker",
+        "window": "day-2026-11-21T00:00",
+        "resets_at": "soon",
+    }
+    return st.AgentBudgetStatus(
+        conditions=conditions(),
+        observed_generation=2,
+        generation_in_force=1,
+        hash="0f" * 16,
+        agents=2,
+        pots=1,
+        paused=0,
+        used="84%",
+        spent="costMicroUsd 4200000 of 5000000",
+        window="day-2026-11-21T00:00+01:00",
+        resets_at="2026-11-21T23:00:00Z",
+        limits=[_limit()],
+        top_pots=[st.PotStatus(**pot)],
+    )
+
+
+def _longest_budget() -> st.AgentBudgetStatus:
+    limit = st.LimitStatus(limit="ä" * 300, max=2**53 - 1)
+    return st.AgentBudgetStatus(
+        conditions=conditions(TOO_LONG),
+        spent=TOO_LONG,
+        limits=[limit] * 32,
+        top_pots=[st.PotStatus(scope=TOO_LONG)] * 16,
+    )
+
+
 FILLED: Mapping[str, st.Status] = {
     "Agent": st.AgentStatus(
         conditions=conditions(),
@@ -58,6 +110,8 @@ FILLED: Mapping[str, st.Status] = {
     ),
     "AgentPolicy": _policy(),
     "ClusterAgentPolicy": _policy(),
+    "AgentBudget": _budget(),
+    "ClusterAgentBudget": _budget(),
     "AuditSink": st.AuditSinkStatus(
         conditions=conditions(),
         observed_generation=2,
@@ -69,9 +123,6 @@ FILLED: Mapping[str, st.Status] = {
     ),
 }
 """By kind."""
-
-TOO_LONG = "ä" * 40_000
-"""Longer than any text of a status may be."""
 
 LONGEST: Mapping[str, st.Status] = {
     "Agent": st.AgentStatus(
@@ -86,6 +137,8 @@ LONGEST: Mapping[str, st.Status] = {
     "ActionCatalog": st.ActionCatalogStatus(conditions=conditions(TOO_LONG), entries=2**53 - 1),
     "AgentPolicy": st.AgentPolicyStatus(conditions=conditions(TOO_LONG), hash=TOO_LONG),
     "ClusterAgentPolicy": st.AgentPolicyStatus(conditions=conditions(TOO_LONG), hash=TOO_LONG),
+    "AgentBudget": _longest_budget(),
+    "ClusterAgentBudget": _longest_budget(),
     "AuditSink": st.AuditSinkStatus(conditions=conditions(TOO_LONG), last_error=TOO_LONG),
 }
 """By kind. What is too long is cut by the models."""

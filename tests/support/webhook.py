@@ -16,7 +16,10 @@ from pathlib import Path
 from typing import Any, Self
 
 from aiohttp import WSMsgType, web
+from support.smallledger import SmallLedger
 
+from fleetward.budget import calls as budget_calls
+from fleetward.budget.report import LimitReport
 from fleetward.delegation.keys import KeyRing
 from fleetward.delegation.token import sign
 from fleetward.registry.slice import (
@@ -67,7 +70,8 @@ class SmallHub:
         self._book = Book()
         self._ring = KeyRing.generate(int(time.time()))
         self._loop = asyncio.new_event_loop()
-        self._sockets: set[web.WebSocketResponse] = set()
+        self._sockets: dict[web.WebSocketResponse, str] = {}
+        """With the writer of each webhook."""
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._up = threading.Event()
 
@@ -84,6 +88,14 @@ class SmallHub:
         self.slice = slice_
         asyncio.run_coroutine_threadsafe(self._publish(), self._loop).result(10)
 
+    def standing(self, budget: str, limit: str, scope: str = "") -> LimitReport | None:
+        """Say how one limit of a pot of a budget stands; None where nothing was ever taken from it."""
+
+        async def look() -> LimitReport | None:
+            return self._ledger.standing(budget, limit, scope)
+
+        return asyncio.run_coroutine_threadsafe(look(), self._loop).result(10)
+
     def drop_all(self) -> None:
         asyncio.run_coroutine_threadsafe(self._drop_all(), self._loop).result(10)
 
@@ -99,14 +111,16 @@ class SmallHub:
 
         asyncio.set_event_loop(self._loop)
         runner = self._loop.run_until_complete(start())
-        self._loop.run_forever()
-        self._loop.run_until_complete(self._drop_all())
-        self._loop.run_until_complete(runner.cleanup())
+        with SmallLedger(self._path.with_name("ledger.db"), self.slice) as self._ledger:
+            self._loop.run_forever()
+            self._loop.run_until_complete(self._drop_all())
+            self._loop.run_until_complete(runner.cleanup())
         self._loop.run_until_complete(self._loop.shutdown_default_executor())
         self._loop.close()
 
     async def _publish(self) -> None:
-        for ws in self._sockets:
+        self._ledger.slice = self.slice
+        for ws in list(self._sockets):
             await _send(ws, messages.Snapshot(slice=self.slice))
 
     async def _drop_all(self) -> None:
@@ -116,17 +130,18 @@ class SmallHub:
     async def _stream(self, request: web.Request) -> web.WebSocketResponse:
         ws = web.WebSocketResponse(max_msg_size=messages.MAX_FRAME_TO_HUB)
         await ws.prepare(request)
-        self._sockets.add(ws)
+        self._sockets[ws] = ""
         with contextlib.suppress(ConnectionError):
             async for frame in ws:
                 assert frame.type is WSMsgType.TEXT
                 await self._take(ws, messages.decode_to_hub(frame.data))
-        self._sockets.discard(ws)
+        del self._sockets[ws]
         return ws
 
     async def _take(self, ws: web.WebSocketResponse, message: messages.ToHub) -> None:
         match message:
-            case messages.Hello():
+            case messages.Hello(writer=writer):
+                self._sockets[ws] = writer
                 await _send(ws, messages.Snapshot(slice=self.slice))
                 await _send(ws, messages.Keys(keys=self._ring.public()))
             case messages.Renew(token=token) if self.withheld:
@@ -134,13 +149,17 @@ class SmallHub:
             case messages.Renew(token=token):
                 await _send(ws, messages.Renewed(token=token, ttl=self.ttl, version=self.slice.version))
             case messages.Question(number=number, request=request):
-                reply = self._answer(request)
+                if isinstance(request, budget_calls.Request):
+                    reply: messages.AnyReply = self._ledger.answer(request, self._sockets[ws])
+                else:
+                    reply = self._answer(request)
                 if number:
                     await _send(ws, messages.Reply(number=number, reply=reply))
             case messages.Records(records=records):
                 taken = [json.loads(bytes(record)) for record in records]
                 self.seen.update(record["id"] for record in taken)
                 if self.acknowledges:
+                    self._ledger.fold(bytes(record) for record in records)
                     self.records += taken
                     await _send(ws, messages.Acknowledged(seq=taken[-1]["seq"]))
 

@@ -19,15 +19,17 @@ from hypothesis import strategies as st
 from support.streams import until
 
 from fleetward.audit.spool import Spool
+from fleetward.budget import calls
 from fleetward.registry.slice import Agent, Change, Items, Slice
 from fleetward.stream import messages
 from fleetward_webhook.sidecar import link as link_module
 from fleetward_webhook.sidecar.authority import Authority
 from fleetward_webhook.sidecar.credentials import Credentials
+from fleetward_webhook.sidecar.leasing import Leases
 from fleetward_webhook.sidecar.link import Link
 from fleetward_webhook.sidecar.settings import parse_host_port
 
-M = TypeVar("M", messages.Hello, messages.Renew, messages.Records, messages.Applied)
+M = TypeVar("M", messages.Hello, messages.Renew, messages.Records, messages.Applied, messages.Question)
 
 
 class Connection:
@@ -187,6 +189,25 @@ async def test_asked_to_come_again_it_does_so_at_once_and_keeps_its_lease(hub: P
     assert side.authority.live()
     assert side.authority.remaining < remaining
     assert side.link.problem == ""
+
+
+async def test_a_recall_is_answered_by_a_release_after_the_grant_that_came_before_it(
+    hub: PlayedHub, side: Side
+) -> None:
+    """Both frames may be read in one go: what the grant brought must be in the purse before it is asked back."""
+    leases = Leases(side.link.questions, side.spool)
+    connection = await hub.next()
+    need = calls.Need(budget="AgentBudget/crew/day", amounts={"records": 1})
+    asking = asyncio.create_task(leases.ask(calls.Wish(agent="crew/one", needs=(need,))))
+    asked = await connection.expect(messages.Question)
+    grant = calls.Grant(budget=need.budget, window="total", amounts={"records": 9}, seconds=5.0)
+    reply = calls.Reserved(answers=(calls.Lease(grants=(grant,)),))
+    recall = messages.Recall(pots=(calls.PotRef(budget=need.budget),))
+    await connection.send(messages.Reply(number=asked.number, reply=reply), recall)
+    release = (await connection.expect(messages.Question)).request
+    assert isinstance(release, calls.Release)
+    assert [(each.got, each.returned) for each in release.holdings] == [({"records": 9}, {"records": 8})]
+    assert isinstance(await asking, tuple)
 
 
 async def test_it_tells_a_new_connection_what_it_holds(hub: PlayedHub, side: Side) -> None:

@@ -14,7 +14,14 @@ from cloudevents.core.bindings.http import HTTPMessage, to_structured_event
 from cloudevents.core.v1.event import CloudEvent
 from yarl import URL
 
-from fleetward.audit.record import AccessRefusedRecord, DecisionRecord, ModeChangeRecord, Record, RunRecord
+from fleetward.audit.record import (
+    AccessRefusedRecord,
+    BudgetRecord,
+    DecisionRecord,
+    ModeChangeRecord,
+    Record,
+    RunRecord,
+)
 from fleetward.audit.sinks.base import SinkError
 from fleetward.audit.store import StoredRecord
 
@@ -92,4 +99,6 @@ def event_message(stored: StoredRecord) -> HTTPMessage:
 def _subject(record: Record) -> str:
     if isinstance(record, ModeChangeRecord):
         return record.subject
+    if isinstance(record, BudgetRecord):
+        return record.budget
     return record.workload if isinstance(record, AccessRefusedRecord) else record.agent

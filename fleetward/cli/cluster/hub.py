@@ -13,12 +13,13 @@ from fleetward.audit import remote
 from fleetward.audit.query import RecordQuery
 from fleetward.audit.remote import End, GapReport, Notice, RecordLine
 from fleetward.audit.store import Gap, StoredRecord
+from fleetward.budget.report import BudgetsReport
 from fleetward.cli.cluster.forward import PortForward
 from fleetward.cli.cluster.hubclient import HubClient, HubError, Where
 from fleetward.cli.cluster.hubfollow import FollowedHub, stored
 from fleetward.cli.cluster.kubectl import Kubectl
 from fleetward.cli.output import CliError, note, printable
-from fleetward.cli.records import Following, Records
+from fleetward.cli.records import Following
 from fleetward.resources.names import AUDIENCE, AUDITOR, CA_CONFIG_MAP, CA_FILE, HUB_SERVICE
 from fleetward.stream.address import parse_address
 
@@ -26,7 +27,7 @@ from fleetward.stream.address import parse_address
 @contextlib.contextmanager
 def open_hub(
     kubectl: Kubectl, system: str, url: str | None, ca_file: str | None, namespace: str | None
-) -> Iterator[Records]:
+) -> "Iterator[HubRecords]":
     """Reach the hub, at `url` or by port-forward. Raises CliError where that cannot be done.
 
     `system` is the namespace that Fleetward runs in; `namespace`, where given, that of the agents asked about.
@@ -97,6 +98,16 @@ class HubRecords:
         """Give all the records that `query` selects."""
         return self._read(query, 0)[0]
 
+    def each(self, query: RecordQuery) -> Iterator[StoredRecord]:
+        """Give them as the hub tells them, each once."""
+        seen: set[str] = set()
+        for item in self._client.lines(remote.parameters(replace(query, namespace=self._namespace), limit=0)):
+            if isinstance(item, Notice):
+                self.tell([item])
+            elif isinstance(item, RecordLine) and item.id not in seen:
+                seen.add(item.id)
+                yield stored(item)
+
     def gaps(self) -> list[Gap]:
         """Give the numbers that no hub has stored."""
         try:
@@ -105,6 +116,13 @@ class HubRecords:
             raise HubError(f"the hub's answer does not read: {error}") from error
         self.tell(report.notices)
         return list(report.gaps)
+
+    def budgets(self) -> BudgetsReport:
+        """Say how every pot stands. Raises HubError."""
+        try:
+            return msgspec.json.decode(self._client.json(remote.BUDGETS_PATH), type=BudgetsReport)
+        except msgspec.MsgspecError as error:
+            raise HubError(f"the hub's answer does not read: {error}") from error
 
     def follow(self, query: RecordQuery, limit: int) -> AbstractContextManager[Following]:
         """Follow the hubs."""

@@ -1,8 +1,10 @@
 """A cluster as the source of a command."""
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from fleetward.cli.change import Change, Standing, Wanted
 from fleetward.cli.cluster.content import Content, read_cluster
@@ -10,6 +12,10 @@ from fleetward.cli.cluster.kubectl import Kubectl
 from fleetward.cli.output import CliError
 from fleetward.cli.records import Records
 from fleetward.resources.names import SYSTEM_NAMESPACE
+
+if TYPE_CHECKING:
+    from fleetward.cli.budgets.read import Budgets
+    from fleetward.cli.cluster.hub import HubRecords
 
 COMPLETION_SECONDS = 2
 
@@ -58,8 +64,19 @@ class ClusterSource:
 
     def records(self) -> AbstractContextManager[Records]:
         """Reach the hub. CliError where that cannot be done."""
+        return self._hub(self.namespace)
+
+    @contextlib.contextmanager
+    def budgets(self) -> "Iterator[Budgets]":
+        """Reach the hub. CliError where that cannot be done."""
+        from fleetward.cli.cluster.hubbudgets import HubBudgets  # noqa: PLC0415 - as above
+
+        # Whoever shares a budget may be in any namespace.
+        with self._hub(None) as records:
+            yield HubBudgets(records, self.kubectl, self.namespace)
+
+    def _hub(self, namespace: str | None) -> "AbstractContextManager[HubRecords]":
         from fleetward.cli.cluster.hub import open_hub  # noqa: PLC0415 - as above
 
-        return open_hub(
-            self.kubectl, self.hub.system_namespace or SYSTEM_NAMESPACE, self.hub.url, self.hub.ca_file, self.namespace
-        )
+        system = self.hub.system_namespace or SYSTEM_NAMESPACE
+        return open_hub(self.kubectl, system, self.hub.url, self.hub.ca_file, namespace)

@@ -67,8 +67,15 @@ def run(cases: Iterable[Case], registry: Registry) -> Run:
     rules = frozenset(
         RuleName(policy.kind, policy.name, rule.name) for policy in registry.policies.values() for rule in policy.rules
     )
-    counted = [ref for each in results for judged in (each.judgement, each.outcome) if judged for ref in judged.rules]
-    return Run(results, rules, frozenset(RuleName(ref.kind, ref.policy, ref.rule) for ref in counted))
+    reached = [name for each in results for judged in (each.judgement, each.outcome) if judged for name in _met(judged)]
+    return Run(results, rules, frozenset(reached))
+
+
+def _met(judgement: Judgement) -> list[RuleName]:
+    """Give the rules that counted, and those that would throttle beyond some limit."""
+    limits = [(*pot.partition("#")[0].split("/", 1), pot.partition("#")[2]) for pot in judgement.throttles]
+    refs = [(ref.kind, ref.policy, ref.rule) for ref in judgement.rules]
+    return [RuleName(kind, policy, rule) for kind, policy, rule in (*refs, *limits)]
 
 
 def _all_running(slice_: Slice) -> Slice:
@@ -129,7 +136,7 @@ def _compare_rules(expect: Expectation, found: Judgement) -> list[str]:
         principals = sorted({ref.principal for ref in right or deciding})
         failures.append(f"expected a rule of {expect.principal} to decide, found {_listed(principals)}")
     if expect.rules is not None:
-        wanted, actual = sorted(expect.rules), sorted(ref.rule for ref in found.rules)
+        wanted, actual = sorted(expect.rules), sorted(met.rule for met in _met(found))
         if wanted != actual:
             failures.append(f"expected the rules {_listed(wanted)} to count, found {_listed(actual)}")
     return failures

@@ -111,7 +111,12 @@ MESSAGES: Final = MappingProxyType(
             Field("result", "dyn", "the result, where the caller gave it", optional=True),
             Field("error", "string", "the error, where there was one", optional=True),
         ),
-        "Actual": (*_AMOUNTS, Field("durationMs", "int", "elapsed milliseconds", optional=True)),
+        "Actual": (
+            *_AMOUNTS,
+            Field("cachedInputTokens", "int", "of the tokens read, those the provider had in its cache", optional=True),
+            Field("reasoningTokens", "int", "of the tokens written, those spent on reasoning", optional=True),
+            Field("durationMs", "int", "elapsed milliseconds", optional=True),
+        ),
     }
 )
 """Fields by message name."""

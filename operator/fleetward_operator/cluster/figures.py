@@ -6,7 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from fleetward.audit.store import Store, StoreError
+from fleetward.budget.report import BudgetsReport
+from fleetward_operator.hub.budgets import Budgets
 from fleetward_operator.hub.hub import Hub, Status
+from fleetward_operator.relay.budgets import RemoteBudgets
 from fleetward_operator.relay.desk import RunDesk
 from fleetward_operator.view.observed import Observed
 from fleetward_operator.view.pods import Pods
@@ -43,6 +46,7 @@ class Center(Protocol):
     hub: Hub
     counts: RecordCounts
     runs: RunDesk
+    budgets: Budgets | RemoteBudgets
 
     @property
     def observed(self) -> Mapping[tuple[str, str], Observed]:
@@ -110,6 +114,10 @@ class OperatorFigures:
     def run_answers(self) -> Counter[tuple[str, str, str]]:
         """Count questions about runs, by question, answer, and where the run is kept."""
         return self._center.runs.answers
+
+    def budgets(self) -> BudgetsReport:
+        """Say how the pots of budgets are."""
+        return self._center.budgets.report
 
     def problems(self) -> dict[str, str]:
         """Say what does not work, by what."""

@@ -5,10 +5,12 @@ from collections.abc import Iterator
 from typing import Protocol
 
 from prometheus_client import CollectorRegistry, Histogram, PlatformCollector, ProcessCollector
+from prometheus_client import Counter as EventCounter
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from fleetward import __version__
+from fleetward.budget.report import BudgetsReport
 from fleetward_operator.hub.hub import Status
 
 RECONCILE_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0)
@@ -45,6 +47,9 @@ class Figures(Protocol):
     def run_answers(self) -> Counter[tuple[str, str, str]]:
         """Count questions about runs, by question, answer, and where the run is kept: `here`, `elsewhere`."""
 
+    def budgets(self) -> BudgetsReport:
+        """Say how the pots of budgets are."""
+
     def problems(self) -> dict[str, str]:
         """Say what does not work, by what."""
 
@@ -66,6 +71,12 @@ class Metrics(Collector):
             "From a stop seen to the last connected webhook of the agent applying it.",
             ["mode"],
             buckets=KILL_BUCKETS,
+            registry=self.registry,
+        )
+        self.budget_events = EventCounter(
+            "fleetward_budget_events",
+            "What happened to budgets, as it was put on record by this replica.",
+            ["event"],
             registry=self.registry,
         )
         ProcessCollector(registry=self.registry)
@@ -107,6 +118,32 @@ class Metrics(Collector):
         for labels, count in figures.run_answers().items():
             questions.add_metric([*labels], count)
         yield questions
+        yield from _of_budgets(figures.budgets())
+
+
+_AMOUNTS = {
+    "spent": "Settled in the windows that are open.",
+    "reserved": "Reserved by actions under way.",
+    "leased": "Held by decision webhooks, and not spent.",
+    "overshoot": "Used beyond what was reserved, in the windows that are open; it is spent, too.",
+}
+
+
+def _of_budgets(report: BudgetsReport) -> Iterator[Metric]:
+    """Add up the pots of each budget: a label for each agent or run would be too many."""
+    yield GaugeMetricFamily("fleetward_budget_pots", "Pots in use.", value=len(report.pots))
+    yield GaugeMetricFamily(
+        "fleetward_budget_pots_paused", "Pots that stop.", value=sum(bool(p.paused) for p in report.pots)
+    )
+    for name, text in _AMOUNTS.items():
+        sums: Counter[tuple[str, str]] = Counter()
+        for pot in report.pots:
+            for limit in pot.limits:
+                sums[pot.budget, limit.limit] += getattr(limit, name)
+        family = GaugeMetricFamily(f"fleetward_budget_{name}", text, labels=["budget", "limit"])
+        for labels, amount in sorted(sums.items()):
+            family.add_metric([*labels], amount)
+        yield family
 
 
 def _of_hub(status: Status) -> Iterator[Metric]:

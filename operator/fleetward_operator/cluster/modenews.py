@@ -55,5 +55,7 @@ def _who(mode: Mode) -> str:
 
 
 def _why(mode: Mode) -> str:
+    if "AgentBudget " in mode.source:
+        return f"by {mode.source}: {mode.reason}"
     fleet = f" on {mode.source}" if mode.source.startswith("AgentFleet") else ""
     return f"{_who(mode)}{fleet}: {mode.reason or 'no reason was given'}"

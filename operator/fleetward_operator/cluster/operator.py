@@ -11,8 +11,13 @@ from typing import Any, Protocol
 
 from fleetward.audit.forward import Forwarder, SinkStatus
 from fleetward.audit.store import Store, StoreError
+from fleetward.budget.news import News
+from fleetward.budget.store import LedgerError
 from fleetward.registry.registry import Registry
+from fleetward.registry.slice import Mode
 from fleetward.run.journal import JournalError
+from fleetward_operator.cluster.budgetkeeping import LEDGER_FILE, asked_budgets, kept_budgets
+from fleetward_operator.cluster.budgetnews import BudgetNews
 from fleetward_operator.cluster.election import Election
 from fleetward_operator.cluster.figures import OperatorFigures, RecordCounts
 from fleetward_operator.cluster.grantkeys import ClusterKeys
@@ -25,6 +30,7 @@ from fleetward_operator.cluster.podbinding import PodBinding
 from fleetward_operator.cluster.reconcile import Reconciler, recorded_modes
 from fleetward_operator.cluster.runkeeping import kept_runs
 from fleetward_operator.cluster.settings import Settings
+from fleetward_operator.hub.budgets import Budgets
 from fleetward_operator.hub.hub import Hub, LinkStatus
 from fleetward_operator.hub.modes import RecordedElsewhere
 from fleetward_operator.hub.server import HubServer
@@ -34,6 +40,8 @@ from fleetward_operator.kube.events import EventPoster
 from fleetward_operator.kube.objects import Objects
 from fleetward_operator.records.access import ClusterAccess
 from fleetward_operator.records.routes import routes
+from fleetward_operator.relay.budgetroutes import budget_routes
+from fleetward_operator.relay.budgets import RemoteBudgets
 from fleetward_operator.relay.desk import RunDesk
 from fleetward_operator.relay.routes import run_routes
 from fleetward_operator.relay.tags import TagError
@@ -80,6 +88,7 @@ class Operator:
     peers: Peers
     grant_keys: ClusterKeys
     runs: RunDesk
+    budgets: Budgets | RemoteBudgets
     counts: RecordCounts
     last_decisions: LastDecisions
     kill_surface: KillSurface
@@ -112,7 +121,7 @@ class Operator:
     @property
     def registry(self) -> Registry:
         """The registry in force."""
-        return self.hub.view.registry if self.hub.view is not None else Registry()
+        return self._governing() or Registry()
 
     @property
     def observed(self) -> Mapping[tuple[str, str], Observed]:
@@ -162,6 +171,7 @@ class Operator:
         parts = (self.keeper, self.view.relister, self.status, self.kill_surface, self.peers)
         problems = {what: why for part in parts for what, why in part.problems.items()}
         singles: dict[str, _Part] = {
+            "budgets": self.budgets,
             "election": self.election,
             "events": self.events,
             "grant keys": self.grant_keys,
@@ -214,6 +224,7 @@ class Operator:
             Objects(api, may_write=self.leading), settings.namespace, leading=self.leading, events=self.events
         )
         self.runs = await self._keep_runs(stack)
+        self.budgets = await self._keep_budgets(stack)
         self.hub = await stack.enter_async_context(
             Hub(
                 store,
@@ -226,9 +237,11 @@ class Operator:
                 recorded_elsewhere=self._recorded_elsewhere,
                 links_changed=self._links_changed,
                 runs=self.runs,
+                budgets=self.budgets,
             )
         )
         self.grant_keys.changed = self.hub.keys_changed
+        self._tell_of_budgets()
         self.hub.record_modes = False  # until this replica leads
         self.keeper = Keeper(
             api,
@@ -252,6 +265,7 @@ class Operator:
             system=system,
             excluded_namespaces=excluded,
             recorded_mode=self.hub.recorded_mode,
+            pots=self.budgets.pots_of,
         )
         self.mode_news = ModeNews(self.events, self.leading)
         self.metrics.watch(OperatorFigures(self))
@@ -262,6 +276,36 @@ class Operator:
             return await stack.enter_async_context(kept_runs(data, self.grant_keys, self.store, peers))
         except (JournalError, TagError) as error:
             raise StartError(str(error)) from None
+
+    async def _keep_budgets(self, stack: contextlib.AsyncExitStack) -> Budgets | RemoteBudgets:
+        settings = self._settings
+        if settings.ledger is None and settings.ledger_keeper not in {"", settings.identity}:
+            return await stack.enter_async_context(asked_budgets(self.peers, self._governing))
+        try:
+            where = settings.data / LEDGER_FILE if settings.ledger is None else settings.ledger.read_text().strip()
+            return await stack.enter_async_context(kept_budgets(where, self.store, self._governing))
+        except (LedgerError, OSError) as error:
+            raise StartError(f"the ledger of budgets cannot be used: {error}") from None
+
+    def _tell_of_budgets(self) -> None:
+        pause = self.budgets.paused
+
+        def paused(modes: Mapping[str, Mode]) -> None:
+            pause(modes)
+            self.reconciler.republished()
+
+        self.budgets.paused = paused
+        if isinstance(self.budgets, Budgets):
+            news = BudgetNews(self.events, lambda: self.observed)
+
+            def told(each: News) -> None:
+                news.told(each)
+                self.metrics.budget_events.labels(each.event).inc()
+
+            self.budgets.told = told
+
+    def _governing(self) -> Registry | None:
+        return self.hub.view.registry if self.hub.view is not None else None
 
     async def _work(self) -> None:
         """Do everything, in the order in which one thing needs another, until cancelled."""
@@ -295,8 +339,9 @@ class Operator:
     def _server(self, context: ssl.SSLContext) -> HubServer:
         user = _keeper_settings(self._settings).user
         paths = [
-            *routes(self.store, self.hub, self.access, self.peers.others),
+            *routes(self.store, self.hub, self.access, self.peers.others, lambda: self.budgets.report),
             *run_routes(self.runs, self.hub, self.access, user),
+            *(budget_routes(self.budgets, self.access, user) if isinstance(self.budgets, Budgets) else ()),
         ]
         return HubServer(self.hub, self._settings.listen, ssl=context, routes=paths, max_links=MAX_LINKS)
 

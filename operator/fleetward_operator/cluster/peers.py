@@ -60,6 +60,8 @@ class Peers:
         self._links: dict[str, tuple[LinkStatus, ...]] = {}
         self._kept: dict[str, KeptRuns] = {}
         """The runs that each keeps, as it said last."""
+        self._budgets: set[str] = set()
+        """Those that keep the ledger of budgets, as they said last."""
         self._urls = self._fixed
         self.problems: dict[str, str] = {}
         """Why a replica does not answer, by its URL."""
@@ -102,6 +104,14 @@ class Peers:
             f"it is down, or gone with its journal; of the other replicas known here ({known}) none is it"
         )
 
+    def budget_keeper(self) -> str:
+        """Give the base URL of the replica that keeps the ledger of budgets. Raises LookupError, in words."""
+        keeping = [url for url in self._urls if url in self._budgets]
+        for url in (*(url for url in keeping if url not in self.problems), *keeping):
+            return url
+        known = ", ".join(self._urls) or "none"
+        raise LookupError(f"none of the other replicas known here ({known}) keeps the ledger; it is down, or gone")
+
     def twin(self, kept: KeptRuns) -> str:
         """Give the URL of another replica with a journal of the same tag; empty where there is none."""
         for url, other in self._kept.items():
@@ -141,6 +151,7 @@ class Peers:
         self._urls = tuple(f"https://{host}:{HUB_PORT}" for host in hosts)
         for gone in {*self._kept, *self._links} - set(self._urls):
             self._kept.pop(gone, None)
+            self._budgets.discard(gone)
             self._links.pop(gone, None)
             self.problems.pop(gone, None)
 
@@ -155,6 +166,7 @@ class Peers:
         self.problems.pop(url, None)
         if status.runs is not None:
             self._kept[url] = status.runs
+        (self._budgets.add if status.keeps_budgets else self._budgets.discard)(url)
         if status.links != self._links.get(url):
             self._links[url] = status.links
             self._changed()

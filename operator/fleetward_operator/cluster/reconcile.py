@@ -87,13 +87,11 @@ class Reconciler:
         pods, self._pods = self._pods, set()
         began = asyncio.get_running_loop().time()
         parts, registry = self._parts, self._source.registry
-        in_force = parts.hub.view.registry if parts.hub.view is not None else None
-        if registry is not in_force:
+        if registry is not parts.hub.resources:
             parts.hub.publish(registry, at)
             if at is not None:
                 parts.metrics.reconcile.observe(time.monotonic() - at)
-            parts.mode_news.published(registry, self._connected)
-            self.workloads.follow(registry)
+            self._follow()
             self._fit_sinks(registry)
             parts.keeper.wake()
         for key in pods:
@@ -103,6 +101,19 @@ class Reconciler:
         # However many changes come, half of the time stays for what they are passed on to.
         loop = asyncio.get_running_loop()
         self._rested_at = loop.time() + min(loop.time() - began, MOST_REST_SECONDS)
+
+    def republished(self) -> None:
+        """Take that the hub brought another registry into force by itself: budgets pause other agents than before."""
+        if self._started:
+            self._follow()
+            self._parts.status.touch()
+            self._parts.kill_surface.wake()
+
+    def _follow(self) -> None:
+        view = self._parts.hub.view
+        if view is not None:
+            self._parts.mode_news.published(view.registry, self._connected)
+            self.workloads.follow(view.registry)
 
     def _connected(self, agent: str) -> bool:
         return any(agent in link.agents for link in self._parts.hub.status().links)

@@ -38,6 +38,10 @@ class Settings:
     tls_names: tuple[str, ...]
     admission_names: tuple[str, ...]
     excluded_namespaces: tuple[str, ...]
+    ledger: Path | None
+    """The file with the URL of the PostgreSQL database of the ledger; None: a file of the replica that keeps it."""
+    ledger_keeper: str
+    """The identity of the replica that keeps the ledger in a file; empty: this one."""
     peers: tuple[str, ...]
     peer_token: Path | None
     address: str
@@ -63,6 +67,8 @@ def read_settings(arguments: Sequence[str] | None = None) -> Settings:
         excluded_namespaces=_parts(given.excluded_namespaces),
         peer_token=Path(given.peer_token) if given.peer_token else None,
         peers=_parts(given.peers),
+        ledger=Path(given.ledger_url_file) if given.ledger_url_file else None,
+        ledger_keeper=given.ledger_keeper,
         address=given.address,
     )
 
@@ -98,7 +104,11 @@ def _parser() -> argparse.ArgumentParser:
         "this replica's own IP address, so that it does not take itself for a peer",
         os.environ.get("POD_IP", ""),
     )
-    add("data", "the directory of the audit store and of the journal of runs", "/var/lib/fleetward/audit")
+    add(
+        "data",
+        "the directory of the audit store, of the journal of runs and of the ledger of budgets",
+        "/var/lib/fleetward/audit",
+    )
     add("image", "the decision webhook's image: governed pods must carry it", f"fleetward:{__version__}")
     add("listen", "where decision webhooks connect (TLS)", f"https://0.0.0.0:{HUB_PORT}")
     add("health-listen", "where /healthz, /readyz and /metrics are (no TLS)", "0.0.0.0:8080")
@@ -106,6 +116,12 @@ def _parser() -> argparse.ArgumentParser:
     add("tls-names", "further DNS names and IP addresses for the hub's certificate, separated by commas", "")
     add("admission-names", "the same for the admission webhook's certificate", "")
     add("excluded-namespaces", "namespaces left alone besides kube-system and our own, separated by commas", "")
+    add(
+        "ledger-url-file",
+        "the file with the URL (postgresql://...) of the database that all replicas keep budgets in; left out: SQLite",
+        "",
+    )
+    add("ledger-keeper", "with SQLite: the identity of the replica that keeps budgets; left out: this one", "")
     add("peer-token", "the file with this replica's token for the audience fleetward, to ask its peers with", "")
     add("peers", "base URLs of the other replicas, separated by commas; left out: the hub Service's endpoints", "")
     add_seconds("lease-seconds", "how long a webhook that lost the hub goes on deciding", DEFAULT_TTL, 1, 300)

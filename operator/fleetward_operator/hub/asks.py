@@ -1,22 +1,22 @@
-"""Having questions about runs answered."""
+"""Having questions of decision webhooks answered."""
 
 from collections.abc import Callable, Collection
 from typing import Protocol
 
 from fleetward.registry.registry import Registry
-from fleetward.run import calls
+from fleetward.stream import messages
 
 
 class Asks(Protocol):
-    """Whoever has questions about runs answered: the hub for its links, a desk for the hub."""
+    """Whoever has questions answered: the hub for its links."""
 
     def ask(
         self,
-        request: calls.Request,
+        request: messages.Request,
         *,
         webhook: str,
         agents: Collection[str],
         registry: Registry,
-        answer: Callable[[calls.Reply], None],
+        answer: Callable[[messages.AnyReply], None],
     ) -> None:
         """Have a question of a webhook that serves `agents` answered."""

@@ -4,14 +4,17 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Protocol, Self
 
-from fleetward.registry.registry import Registry
+from fleetward.budget import calls as budget_calls
+from fleetward.budget.ledger import Entry
+from fleetward.decision.replies import Failed
+from fleetward.registry.registry import BudgetPauses, Registry
 from fleetward.registry.slice import Mode, OperatingMode, Wire
 from fleetward.run import calls
+from fleetward.stream import messages
 from fleetward_operator.hub.access import AccessJournal, AccessStore, Refusal
-from fleetward_operator.hub.asks import Asks
 from fleetward_operator.hub.binding import Binding, WorkloadBinding
 from fleetward_operator.hub.frames import RefusedError
 from fleetward_operator.hub.inforce import ModeInForce, ModesInForce
@@ -19,6 +22,7 @@ from fleetward_operator.hub.intake import Intake, RecordStore
 from fleetward_operator.hub.kept import KeptRuns
 from fleetward_operator.hub.link import SidecarLink
 from fleetward_operator.hub.modes import ModeJournal, ModeStore, RecordedElsewhere
+from fleetward_operator.hub.recalls import Recalls
 from fleetward_operator.hub.view import View
 
 DEFAULT_TTL = 5.0
@@ -41,14 +45,50 @@ class HubStore(RecordStore, ModeStore, AccessStore, Protocol):
     """What a hub needs of `fleetward.audit.store.Store`."""
 
 
-class Desk(Asks, Protocol):
+class Desk(Protocol):
     """What a hub needs of `runs.Runs`."""
+
+    def ask(
+        self,
+        request: calls.Request,
+        *,
+        webhook: str,
+        agents: Collection[str],
+        registry: Registry,
+        answer: Callable[[calls.Reply], None],
+    ) -> None:
+        """Have a question of a webhook that serves `agents` answered."""
 
     kept: KeptRuns | None
     """What the other replicas are told; None where there are none."""
 
     def public_keys(self) -> dict[str, str]:
         """Give the public keys that grants may be signed with."""
+
+
+class BudgetDesk(Protocol):
+    """What a hub needs of `budgets.Budgets`."""
+
+    paused: Callable[[Mapping[str, Mode]], None]
+    """Called with the agents that budgets pause, whenever these are others."""
+    recalls: Recalls
+
+    async def fold(self, entries: Sequence[Entry]) -> None:
+        """Settle by records; return when that is kept. Raises LedgerError."""
+
+    @property
+    def keeps(self) -> bool:
+        """Whether the ledger is kept here, and not asked elsewhere."""
+
+    def ask(
+        self,
+        request: budget_calls.Request,
+        *,
+        webhook: str,
+        agents: Collection[str],
+        answer: Callable[[budget_calls.Reply], None],
+    ) -> None:
+        """Have a question of a webhook that serves `agents` answered."""
 
 
 class LinkStatus(Wire, frozen=True):
@@ -84,6 +124,8 @@ class Status(Wire, frozen=True):
     links: tuple[LinkStatus, ...]
     runs: KeptRuns | None = None
     """The runs that are kept here, where there are other replicas."""
+    keeps_budgets: bool = False
+    """Whether the ledger of budgets is kept here."""
 
 
 class Hub:
@@ -112,6 +154,7 @@ class Hub:
         recorded_elsewhere: Callable[[], RecordedElsewhere] | None = None,
         links_changed: Callable[[], None] = lambda: None,
         runs: Desk | None = None,
+        budgets: BudgetDesk | None = None,
     ) -> None:
         if max_link_age is not None and max_link_age <= 0:
             raise ValueError(f"the greatest age of a stream is {max_link_age} s; allowed is more than 0, or None")
@@ -121,10 +164,18 @@ class Hub:
         self.proves = not isinstance(binding, WorkloadBinding)
         self.ttl = ttl
         self.max_link_age = max_link_age
-        self.intake = Intake(store, committed)
+        self.intake = Intake(store, committed, None if budgets is None else budgets.fold)
         self._journal = ModeJournal(store, committed, recorded_elsewhere)
         self._access = AccessJournal(store, committed)
         self._runs = runs
+        self._budgets = budgets
+        if budgets is not None:
+            budgets.paused = self._pause_by_budget
+            budgets.recalls.send = self._recall
+        self._paused: Mapping[str, Mode] = {}
+        """The agents that budgets pause."""
+        self.resources: Registry | None = None
+        """What was published last; the registry in force is this, with what budgets pause."""
         self._in_force = ModesInForce(observe)
         self._links_changed = links_changed
         self._view: View | None = None
@@ -175,6 +226,8 @@ class Hub:
         `at` is when the change was seen (`time.monotonic`); from then on, how long a mode takes is counted.
         """
         at = time.monotonic() if at is None else at
+        self.resources = registry
+        registry = registry.apply([BudgetPauses(self._paused)])
         old, self._view = self._view, View(registry, self._view.number + 1 if self._view else 1)
         self._journal.publish(registry)
         concerned: list[SidecarLink] = []
@@ -218,18 +271,34 @@ class Hub:
 
     def ask(
         self,
-        request: calls.Request,
+        request: messages.Request,
         *,
         webhook: str,
         agents: Collection[str],
         registry: Registry,
-        answer: Callable[[calls.Reply], None],
+        answer: Callable[[messages.AnyReply], None],
     ) -> None:
-        """Have a question about a run answered."""
-        if self._runs is None:
-            answer(calls.Failed(reason="this hub keeps no runs"))
+        """Have a question answered."""
+        if isinstance(request, budget_calls.Reserve | budget_calls.Release | budget_calls.Disown):
+            if self._budgets is None:
+                answer(Failed(reason="this hub keeps no budgets"))
+            else:
+                self._budgets.ask(request, webhook=webhook, agents=agents, answer=answer)
+        elif self._runs is None:
+            answer(Failed(reason="this hub keeps no runs"))
         else:
             self._runs.ask(request, webhook=webhook, agents=agents, registry=registry, answer=answer)
+
+    def _recall(self, writer: str, pots: Sequence[budget_calls.PotRef]) -> bool:
+        link = self._links.get(writer)
+        if link is not None:
+            link.recall(pots)
+        return link is not None
+
+    def _pause_by_budget(self, modes: Mapping[str, Mode]) -> None:
+        self._paused = modes
+        if self.resources is not None:
+            self.publish(self.resources)
 
     def keys_changed(self) -> None:
         """Send every sidecar the keys that grants may be signed with."""
@@ -280,6 +349,7 @@ class Hub:
             store_problem=self.intake.problem or self._journal.problem or self._access.problem,
             records_waiting=self.intake.waiting,
             runs=None if self._runs is None else self._runs.kept,
+            keeps_budgets=self._budgets is not None and self._budgets.keeps,
             links=tuple(sorted(map(_link_status, self._links.values()), key=lambda link: (link.workload, link.writer))),
         )
 

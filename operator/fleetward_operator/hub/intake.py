@@ -2,11 +2,14 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 from typing import Protocol
 
 from fleetward.audit.store import ConflictError, StoreError
+from fleetward.budget.ledger import Entry
+from fleetward.budget.store import LedgerError
 from fleetward_operator.hub.lane import Lane
 
 MAX_TRANSACTION_RECORDS = 4096
@@ -44,12 +47,21 @@ class RecordStore(Protocol):
         """Say whether there is a record of the writer about the agent."""
 
 
-class Intake:
-    """Takes records from all lanes to the store, in one thread. `committed` is called after each commit."""
+Settle = Callable[[Sequence[Entry]], Awaitable[None]]
+"""Settles budgets by records that are in the store; returns when that is kept. Raises LedgerError."""
 
-    def __init__(self, store: RecordStore, committed: Callable[[], None]) -> None:
+
+class Intake:
+    """Takes records from all lanes to the store, in one thread. `committed` is called after each commit.
+
+    A record is acknowledged once it is stored and what it says of budgets is settled: so the ledger needs no other
+    way to catch up after a crash than that the records come again.
+    """
+
+    def __init__(self, store: RecordStore, committed: Callable[[], None], settle: Settle | None = None) -> None:
         self._store = store
         self._committed = committed
+        self._settle = settle
         self._lanes: dict[Lane, None] = {}
         """In the order in which they are served; one that fails goes to the end."""
         self._reports: dict[str, tuple[str, int]] = {}
@@ -179,10 +191,13 @@ class Intake:
     async def _commit(self, lanes: Sequence[Lane]) -> str:
         """Commit what waits in the lanes, in one transaction; return what went wrong."""
         share = max(1, MAX_TRANSACTION_RECORDS // len(lanes))
-        parts = [(lane, [line for _, line in list(lane.waiting)[:share]]) for lane in lanes]
-        lines = [line for _, part in parts for line in part]
+        parts = [(lane, list(islice(lane.waiting, share))) for lane in lanes]
+        lines = [waiting.line for _, part in parts for waiting in part]
+        entries = [waiting.entry for _, part in parts for waiting in part if waiting.entry is not None]
         try:
             await self._in_thread(self._store.append, lines)
+            if entries:
+                await self._settled(entries)
         except ConflictError as error:
             if len(lanes) > 1:
                 return str(error)
@@ -198,6 +213,11 @@ class Intake:
                 self._remove(lane)
         self._committed()
         return ""
+
+    async def _settled(self, entries: Sequence[Entry]) -> None:
+        if self._settle is None:
+            raise LedgerError("this hub keeps no budgets, and these records say what was spent of them")
+        await self._settle(entries)
 
     async def _tell_reports(self) -> str:
         while self._reports:

@@ -3,16 +3,28 @@
 from collections import deque
 from collections.abc import Callable, Sequence
 from datetime import datetime
+from typing import NamedTuple
 
 import msgspec
 
 from fleetward.audit.query import utc
 from fleetward.audit.record import DecisionRecord, OutcomeRecord, RunRecord
+from fleetward.budget.ledger import Entry
 from fleetward.stream import messages
+from fleetward_operator.hub.settling import entry_of
 
 MAX_SEQ = 2**53 - 1
 
 _decode = msgspec.json.Decoder(DecisionRecord | OutcomeRecord | RunRecord).decode
+
+
+class Waiting(NamedTuple):
+    """A record on its way into the store."""
+
+    seq: int
+    line: bytes
+    entry: Entry | None
+    """What it settles in budgets, if anything."""
 
 
 class BadRecordsError(Exception):
@@ -41,8 +53,8 @@ class Lane:
         self.workload = workload
         self.acknowledge = acknowledge
         self.refuse = refuse
-        self.waiting: deque[tuple[int, bytes]] = deque()
-        """Numbers and lines that are not committed yet."""
+        self.waiting: deque[Waiting] = deque()
+        """Records that are not committed yet."""
         self.received = 0
         """The last number received."""
         self.stored = 0
@@ -60,21 +72,22 @@ class Lane:
             raise BadRecordsError(
                 f"more than {messages.MAX_IN_FLIGHT_RECORDS} records were sent before they were acknowledged"
             )
-        batch: list[tuple[int, bytes]] = []
+        batch: list[Waiting] = []
         last = self.received
         for line in lines:
-            last = self._check(line, last)
-            batch.append((last, line))
+            record = self._check(line, last)
+            last = record.seq
+            batch.append(Waiting(last, line, entry_of(record)))
         self.received = last
         self.waiting.extend(batch)
 
     def committed(self, count: int) -> None:
         """Acknowledge the first `count` records in line."""
         for _ in range(count):
-            self.stored, _line = self.waiting.popleft()
+            self.stored = self.waiting.popleft().seq
         self.acknowledge(self.stored)
 
-    def _check(self, line: bytes, last: int) -> int:
+    def _check(self, line: bytes, last: int) -> DecisionRecord | OutcomeRecord | RunRecord:
         try:
             record: DecisionRecord | OutcomeRecord | RunRecord = _decode(line)
             utc(datetime.fromisoformat(record.time))
@@ -94,7 +107,7 @@ class Lane:
                 f"record {record.id} allows something to agent {record.agent}, which workload {self.workload} does not"
                 " serve",
             )
-        return record.seq
+        return record
 
 
 def _denies(record: DecisionRecord | OutcomeRecord | RunRecord) -> bool:

@@ -9,7 +9,7 @@ import contextlib
 import logging
 import random
 from collections import OrderedDict, deque
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
@@ -17,8 +17,9 @@ from aiohttp import WSMsgType, web
 
 from fleetward.audit.query import utc
 from fleetward.audit.store import StoreError
+from fleetward.budget.calls import PotRef
+from fleetward.decision.replies import Failed
 from fleetward.registry.slice import Slice
-from fleetward.run import calls
 from fleetward.stream import messages
 from fleetward_operator.hub.asks import Asks
 from fleetward_operator.hub.binding import Binding
@@ -109,6 +110,8 @@ class SidecarLink:
         self._renew: messages.Renew | None = None
         self._acknowledged = 0
         self._replies: deque[messages.Reply] = deque()
+        self._recalled: dict[PotRef, None] = {}
+        """Pots that are to be given back."""
         self._asked = 0
         """Questions whose answers were not sent yet."""
         self._keys: dict[str, str] = {}
@@ -120,6 +123,11 @@ class SidecarLink:
 
     def wake(self) -> None:
         """Say that there is something to send."""
+        self._wake.set()
+
+    def recall(self, pots: Iterable[PotRef]) -> None:
+        """Ask the sidecar to give back what it does not need of these pots."""
+        self._recalled |= dict.fromkeys(pots)
         self._wake.set()
 
     def refuse(self, reason: str, *, access: bool = False) -> None:
@@ -261,13 +269,13 @@ class SidecarLink:
                 case messages.Hello():
                     raise RefusedError("Hello came a second time")
 
-    def _ask(self, number: int, request: calls.Request) -> None:
+    def _ask(self, number: int, request: messages.Request) -> None:
         self._asked += 1
         if self._asked > MAX_QUESTIONS:
             raise RefusedError(f"more than {MAX_QUESTIONS} questions were asked before they were answered")
         view = self._hub.view
         if view is None:
-            self._reply(number, calls.Failed(reason="the hub has not read the resources yet"))
+            self._reply(number, Failed(reason="the hub has not read the resources yet"))
             return
         self._hub.ask(
             request,
@@ -277,7 +285,7 @@ class SidecarLink:
             answer=lambda reply: self._reply(number, reply),
         )
 
-    def _reply(self, number: int, reply: calls.Reply) -> None:
+    def _reply(self, number: int, reply: messages.AnyReply) -> None:
         self._know(reply)
         if number == 0:
             self._asked -= 1
@@ -285,7 +293,7 @@ class SidecarLink:
         self._replies.append(messages.Reply(number=number, reply=reply))
         self._wake.set()
 
-    def _know(self, reply: calls.Reply) -> None:
+    def _know(self, reply: messages.AnyReply) -> None:
         """Have the sidecar sent whoever handed the work down: their policies count, and come before the reply."""
         said = getattr(reply, "view", None)
         for principal in () if said is None else said.path:
@@ -355,6 +363,9 @@ class SidecarLink:
             seq, self._acknowledged = self._acknowledged, 0
             if seq:
                 yield messages.encode(messages.Acknowledged(seq=seq))
+            if self._recalled:
+                pots, self._recalled = tuple(self._recalled), {}
+                yield messages.encode(messages.Recall(pots=pots))
             while self._replies and self._hub.view is self._seen:  # what a reply builds on goes first
                 yield messages.encode(self._replies.popleft())
                 self._asked -= 1

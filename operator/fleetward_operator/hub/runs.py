@@ -16,6 +16,7 @@ import msgspec
 from fleetward.audit.query import utc
 from fleetward.audit.record import Record, RunRecord
 from fleetward.audit.store import StoreError
+from fleetward.decision.replies import Failed
 from fleetward.delegation.keys import KeyRing
 from fleetward.delegation.token import sign
 from fleetward.registry.registry import Registry
@@ -98,7 +99,7 @@ class Runs:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
         for asked in self._waiting:
-            asked.answer(calls.Failed(reason="the hub stops"))
+            asked.answer(Failed(reason="the hub stops"))
         self._waiting.clear()
         await asyncio.to_thread(self._thread.shutdown)
 
@@ -118,7 +119,7 @@ class Runs:
         if (refused := check_served(request, agents)) is not None:
             answer(refused)
         elif len(self._waiting) >= MAX_WAITING:
-            answer(calls.Failed(reason=f"{MAX_WAITING} questions about runs wait already"))
+            answer(Failed(reason=f"{MAX_WAITING} questions about runs wait already"))
         else:
             self._waiting.append(_Asked(request, webhook, registry, answer))
             self._wake.set()
@@ -160,7 +161,7 @@ class Runs:
             if not self.problem:
                 _log.error("%s", error)
             self.problem = str(error)
-            return [calls.Failed(reason=str(error)) for _ in batch]
+            return [Failed(reason=str(error)) for _ in batch]
         self.problem = ""
         self._record_ended()
         return replies
@@ -179,7 +180,7 @@ class Runs:
             return self._reply(book, asked, now)
         except Exception:  # noqa: BLE001 - one question that cannot be answered must not cost the others theirs
             _log.exception("A question about a run failed")
-            return calls.Failed(reason="an internal error; the hub's log has it")
+            return Failed(reason="an internal error; the hub's log has it")
 
     def _reply(self, book: Book, asked: _Asked, now: float) -> calls.Reply:  # noqa: PLR0911 - one a kind
         webhook = asked.webhook
@@ -207,7 +208,7 @@ class Runs:
     def _issue(self, book: Book, issue: calls.Issue, now: float, webhook: str) -> calls.Reply:
         ring = self._keys.ring()
         if ring is None:
-            return calls.Failed(reason="the hub has no key to sign grants with yet")
+            return Failed(reason="the hub has no key to sign grants with yet")
         grant = book.issue(issue, now, webhook)
         return grant if isinstance(grant, calls.NotAllowed) else calls.Issued(token=sign(grant, ring))
 

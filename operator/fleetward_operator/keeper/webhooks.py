@@ -24,7 +24,14 @@ TIMEOUT_SECONDS = 3
 RESOURCES_WEBHOOK = f"resources.{GROUP}"
 """The webhook that may block; the API server names it in each refusal."""
 
-BLOCKABLE = ("actioncatalogs", "agentpolicies", "auditsinks", "clusteragentpolicies")
+BLOCKABLE = (
+    "actioncatalogs",
+    "agentbudgets",
+    "agentpolicies",
+    "auditsinks",
+    "clusteragentbudgets",
+    "clusteragentpolicies",
+)
 NEVER_BLOCKED = ("agentfleets", "agents")
 
 FailurePolicy = Literal["Ignore", "Fail"]

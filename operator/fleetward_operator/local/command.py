@@ -54,6 +54,12 @@ DEFAULT_PORT = 7480
     show_default=True,
     help="How long a webhook that lost the hub goes on deciding. Shorter: a pause holds sooner, even cut off.",
 )
+@click.option(
+    "--ledger",
+    envvar="FLEETWARD_LEDGER",
+    metavar="URL",
+    help="The database that budgets are kept in: postgresql://...  [default: a file in the data folder]",
+)
 @output_option("text", "json")
 def serve(
     *,
@@ -63,6 +69,7 @@ def serve(
     data: Path | None,
     hub: str | None,
     lease_seconds: float,
+    ledger: str | None,
     output: str,
 ) -> None:
     """Let a folder of YAML govern agents on this machine.
@@ -77,6 +84,7 @@ def serve(
         webhooks=webhooks,
         hub=hub,
         lease_seconds=lease_seconds,
+        ledger=ledger,
     )
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(levelname)s %(message)s")
     server = LocalServer(settings, ready=_print_ready_json if output == "json" else _print_ready, changed=Changes())

@@ -12,12 +12,15 @@ from pathlib import Path
 
 from fleetward.audit.forward import Forwarder
 from fleetward.audit.store import Store, StoreError
+from fleetward.budget.ledger import Ledger
+from fleetward.budget.store import LedgerError, open_ledger_store
 from fleetward.delegation.keys import KeyRingError
 from fleetward.registry.registry import Registry
 from fleetward.resources.finding import Finding
 from fleetward.run.journal import JournalError, RunStore
 from fleetward.stream.address import MAX_SOCKET_PATH_BYTES
 from fleetward_operator.hub.binding import WorkloadBinding
+from fleetward_operator.hub.budgets import Budgets
 from fleetward_operator.hub.grantkeys import FileKeys
 from fleetward_operator.hub.hub import DEFAULT_TTL, Hub
 from fleetward_operator.hub.runs import Runs
@@ -56,6 +59,8 @@ class Settings:
     """How many webhooks at most; None: one for each group of agents that would share a pod."""
     hub: str | None = None
     lease_seconds: float = DEFAULT_TTL
+    ledger: str | None = None
+    """The URL of the PostgreSQL database that budgets are kept in; None: a file in the data folder."""
 
 
 @dataclass(frozen=True)
@@ -86,6 +91,10 @@ class LocalServer:
         self._settings = settings
         self._ready = ready
         self._changed = changed
+        self._hub: Hub | None = None
+
+    def _governing(self) -> Registry | None:
+        return self._hub.view.registry if self._hub is not None and self._hub.view is not None else None
 
     async def run(self, stop: asyncio.Event) -> None:
         """Serve until `stop` is set. Raises ServeError, SupervisorError, FolderError."""
@@ -99,7 +108,8 @@ class LocalServer:
             store = stack.enter_context(contextlib.closing(_open_store(settings.data)))
             forwarder = await stack.enter_async_context(Forwarder(store, settings.data / "sinks"))
             runs = await stack.enter_async_context(_open_runs(settings.data, store))
-            hub = await stack.enter_async_context(
+            budgets = await stack.enter_async_context(_open_budgets(settings, store, self._governing))
+            self._hub = hub = await stack.enter_async_context(
                 Hub(
                     store,
                     WorkloadBinding(self._known),
@@ -107,6 +117,7 @@ class LocalServer:
                     view_is_live=lambda: source.age_seconds() < VIEW_BOUND_SECONDS,
                     committed=forwarder.wake,
                     runs=runs,
+                    budgets=budgets,
                 )
             )
             runs.keys_changed = hub.keys_changed
@@ -219,6 +230,19 @@ async def _open_runs(data: Path, records: Store) -> AsyncIterator[Runs]:
     with contextlib.closing(store):
         async with Runs(store, keys, records) as runs:
             yield runs
+
+
+@contextlib.asynccontextmanager
+async def _open_budgets(
+    settings: Settings, records: Store, registry: Callable[[], Registry | None]
+) -> AsyncIterator[Budgets]:
+    try:
+        store = open_ledger_store(settings.ledger or settings.data / "budgets.db")
+    except LedgerError as error:
+        raise ServeError(f"the ledger of budgets cannot be used: {error}") from None
+    with contextlib.closing(store):
+        async with Budgets(Ledger(store), records, registry) as budgets:
+            yield budgets
 
 
 @contextlib.asynccontextmanager

@@ -1,7 +1,7 @@
 """The HTTP API that the audit trail is read from, on the hub's TLS server.
 
-`GET /v1/records`, `GET /v1/gaps` and `GET /v1/status`, for a bearer token with the right to read; see
-`fleetward.audit.remote` for parameters and lines. The replica that is asked asks the others, unless `local=true`.
+`GET /v1/records`, `GET /v1/gaps`, `GET /v1/status` and `GET /v1/budgets`, for a bearer token with the right to read;
+see `fleetward.audit.remote` for parameters and lines. The replica that is asked asks the others, unless `local=true`.
 """
 
 import asyncio
@@ -18,6 +18,7 @@ from aiohttp import web
 from fleetward.audit import remote
 from fleetward.audit.remote import Asked, End, Following, GapReport, Notice, RecordLine
 from fleetward.audit.store import Gap, Store
+from fleetward.budget.report import BudgetsReport
 from fleetward.registry.slice import Wire
 from fleetward_operator.hub.hub import Status
 from fleetward_operator.records.access import READ_RECORDS, READ_STATUS, Access, AccessRefused, Right, User
@@ -70,13 +71,23 @@ class StatusOfHub(Protocol):
         """Say how the hub is doing."""
 
 
-def routes(store: Store, hub: StatusOfHub, access: Access, others: Others | None = None) -> list[web.RouteDef]:
-    """Give the routes for a server of `hub`; without `others`, this replica is the only one."""
-    api = _Api(store, hub, access, others)
+def routes(
+    store: Store,
+    hub: StatusOfHub,
+    access: Access,
+    others: Others | None = None,
+    budgets: Callable[[], BudgetsReport] = lambda: BudgetsReport(at=0.0),
+) -> list[web.RouteDef]:
+    """Give the routes for a server of `hub`; without `others`, this replica is the only one.
+
+    `budgets` says how the pots of budgets are.
+    """
+    api = _Api(store, hub, access, others, budgets)
     return [
         web.get(remote.RECORDS_PATH, _explained(api.records)),
         web.get(remote.GAPS_PATH, _explained(api.gaps)),
         web.get(remote.STATUS_PATH, _explained(api.status)),
+        web.get(remote.BUDGETS_PATH, _explained(api.budgets)),
     ]
 
 
@@ -87,11 +98,19 @@ class _RefusedError(Exception):
 
 
 class _Api:
-    def __init__(self, store: Store, hub: StatusOfHub, access: Access, others: Others | None) -> None:
+    def __init__(
+        self,
+        store: Store,
+        hub: StatusOfHub,
+        access: Access,
+        others: Others | None,
+        budgets: Callable[[], BudgetsReport],
+    ) -> None:
         self._own = OwnStore(store)
         self._hub = hub
         self._access = access
         self._others = others
+        self._budgets = budgets
         self._followers = 0
 
     async def records(self, request: web.Request) -> web.StreamResponse:
@@ -128,6 +147,10 @@ class _Api:
     async def status(self, request: web.Request) -> web.StreamResponse:
         await self._let_in(request, READ_STATUS)
         return _json(self._hub.status())
+
+    async def budgets(self, request: web.Request) -> web.StreamResponse:
+        await self._let_in(request, READ_STATUS)
+        return _json(self._budgets())
 
     async def _let_in(self, request: web.Request, right: Right) -> User:
         scheme, _, token = request.headers.get("Authorization", "").partition(" ")

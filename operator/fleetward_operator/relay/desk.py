@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Callable, Collection
 from typing import Protocol
 
+from fleetward.decision.replies import Failed
 from fleetward.registry.registry import Registry
 from fleetward.run import calls
 from fleetward_operator.hub.kept import KeptRuns
@@ -77,7 +78,7 @@ class RunDesk:
     ) -> None:
         """Have a question answered from this replica's own journal."""
         if problem := self._doubled():
-            answer(calls.Failed(reason=problem))
+            answer(Failed(reason=problem))
         else:
             self._runs.ask(request, webhook=webhook, agents=agents, registry=registry, answer=answer)
 

@@ -5,9 +5,7 @@ counted, and the webhook that asked denies.
 """
 
 import asyncio
-import io
 import logging
-import ssl
 import time
 from collections import deque
 from collections.abc import Callable
@@ -16,8 +14,10 @@ from typing import Any, NamedTuple, Protocol, Self
 import aiohttp
 import msgspec
 
+from fleetward.decision.replies import Failed
 from fleetward.run import calls
 from fleetward_operator.relay import wire
+from fleetward_operator.relay.client import Client, RelayError, Trust
 
 MAX_WAITING = 5_000
 """Questions to other replicas that wait to be sent, all together."""
@@ -30,20 +30,11 @@ PATIENCE_SECONDS = 1.0
 _log = logging.getLogger(__name__)
 
 
-class Keepers(Protocol):
+class Keepers(Trust, Protocol):
     """Where the other replicas are; see `cluster.peers.Peers`."""
-
-    server_name: str
-    """The name in their certificate."""
 
     def keeper(self, tag: str) -> str:
         """Give the base URL of the replica that keeps the runs of a tag. Raises LookupError, in words."""
-
-    def token(self) -> str:
-        """Give this replica's own token for the audience `fleetward`. Raises OSError."""
-
-    def tls(self) -> ssl.SSLContext | None:
-        """Say what to trust them by; None: what the system trusts."""
 
 
 class Waiting(NamedTuple):
@@ -56,10 +47,6 @@ class Waiting(NamedTuple):
     """The request, encoded."""
     answer: Callable[[calls.Reply], None]
     since: float
-
-
-class _RelayError(Exception):
-    """Why questions were not answered, in words."""
 
 
 class Lanes:
@@ -86,7 +73,7 @@ class Lanes:
         await asyncio.gather(*tasks, return_exceptions=True)
         for lane in self._lanes.values():
             while lane:
-                self._pop(lane).answer(calls.Failed(reason="the hub stops"))
+                self._pop(lane).answer(Failed(reason="the hub stops"))
         if session is not None:
             await session.close()
 
@@ -104,7 +91,7 @@ class Lanes:
         full = self._count >= MAX_WAITING or self._bytes + len(body) > MAX_WAITING_BYTES
         if full or self._session is None:
             why = "too many questions to other replicas wait already" if full else "the hub stops"
-            answer(calls.Failed(reason=why))
+            answer(Failed(reason=why))
             return
         self._count, self._bytes = self._count + 1, self._bytes + len(body)
         lane = self._lanes.setdefault(tag, deque())
@@ -128,57 +115,31 @@ class Lanes:
         why = "the hub stops, and whether it was counted is not known"
         try:
             replies = await self._ask(tag, batch)
-        except _RelayError as error:
+        except RelayError as error:
             why = str(error)
         except Exception:  # noqa: BLE001 - whatever it is, somebody waits for each answer, and others come after
             _log.exception("Questions about runs could not be sent on")
             why = "an internal error; the hub's log has it"
         finally:
-            failed = calls.Failed(reason=f"this run is kept by another replica: {why}")
+            failed = Failed(reason=f"this run is kept by another replica: {why}")
             for waiting, reply in zip(batch, replies or [failed] * len(batch), strict=True):
                 waiting.answer(reply)
 
     async def _ask(self, tag: str, batch: list[Waiting]) -> tuple[calls.Reply, ...]:
-        """Make the request. Raises _RelayError."""
+        """Make the request. Raises RelayError."""
         try:
             url = self._keepers.keeper(tag)
         except LookupError as error:
-            raise _RelayError(str(error.args[0])) from None
-        try:
-            status, data = await self._post(url, _encoded(tag, batch))
-        except TimeoutError:
-            raise _RelayError(f"{url} gave no answer within {wire.ANSWER_SECONDS:g} s") from None
-        except (aiohttp.ClientError, OSError, ValueError) as error:
-            raise _RelayError(f"{url} cannot be asked: {str(error) or type(error).__name__}") from None
-        if status != 200:
-            raise _RelayError(f"{url} answered {status}: {data[:300].decode(errors='replace')}")
+            raise RelayError(str(error.args[0])) from None
+        assert self._session is not None  # noqa: S101 - there is one while there are tasks
+        data = await Client(self._session, self._keepers).post(url, wire.PATH, _encoded(tag, batch))
         try:
             replies = wire.decode_answers(data).replies
         except msgspec.MsgspecError as error:
-            raise _RelayError(f"{url} answered what is not understood here: {error}") from None
+            raise RelayError(f"{url} answered what is not understood here: {error}") from None
         if len(replies) != len(batch):
-            raise _RelayError(f"{url} gave {len(replies)} answers to {len(batch)} questions")
+            raise RelayError(f"{url} gave {len(replies)} answers to {len(batch)} questions")
         return replies
-
-    async def _post(self, url: str, body: bytes) -> tuple[int, bytes]:
-        assert self._session is not None  # noqa: S101 - there is one while there are tasks
-        keepers = self._keepers
-        async with self._session.post(
-            url + wire.PATH,
-            data=io.BytesIO(body),
-            headers={"Authorization": f"Bearer {keepers.token()}", "Content-Type": "application/json"},
-            ssl=keepers.tls() or True,
-            server_hostname=keepers.server_name if url.startswith("https") else None,
-            timeout=aiohttp.ClientTimeout(total=wire.ANSWER_SECONDS),
-            allow_redirects=False,
-        ) as response:
-            data = bytearray()
-            async for part in response.content.iter_chunked(2**16):
-                data += part
-                if len(data) > wire.MAX_ANSWER:
-                    message = f"its answer is longer than {wire.MAX_ANSWER} bytes"
-                    raise ValueError(message)
-            return response.status, bytes(data)
 
     def _batch(self, lane: deque[Waiting]) -> list[Waiting]:
         """Take what goes into one request. What waited too long is answered, save what gives something back."""
@@ -188,7 +149,7 @@ class Lanes:
             first = lane[0]
             if now - first.since > self._patience and not isinstance(first.request, calls.Settle):
                 why = f"this run is kept by another replica, which was not asked within {self._patience:g} s"
-                self._pop(lane).answer(calls.Failed(reason=why))
+                self._pop(lane).answer(Failed(reason=why))
                 continue
             size += len(first.body) + 256
             if batch and size > wire.MAX_BODY:

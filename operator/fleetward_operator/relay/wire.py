@@ -18,12 +18,6 @@ MAX_QUESTIONS = 256
 MAX_BODY = MAX_FRAME_TO_HUB + 65_536
 """Bytes of a request: as much as one question may have, and what is said about it."""
 
-MAX_ANSWER = 32 * 2**20
-"""Bytes of an answer; a longer one counts as none."""
-
-ANSWER_SECONDS = 2.0
-"""How long an answer is waited for: less than a decision webhook waits."""
-
 
 class Asked(Wire, frozen=True):
     """One question of one decision webhook. What is not to be decoded yet is `msgspec.Raw`."""

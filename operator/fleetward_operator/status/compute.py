@@ -1,13 +1,15 @@
 """Works out the status of any object from the operator's view."""
 
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
+from fleetward.budget.report import PotReport
 from fleetward.registry.slice import OperatingMode
 from fleetward.resources import ActionCatalog, AgentFleet, AuditSink
 from fleetward_operator.status.agent import agent_status, verdict
+from fleetward_operator.status.budgets import budget_status
 from fleetward_operator.status.conditions import Json
 from fleetward_operator.status.others import catalog_status, fleet_status, policy_status, sink_status
 from fleetward_operator.status.tracker import Dirty, Tracker
@@ -15,15 +17,17 @@ from fleetward_operator.status.view import StatusView
 from fleetward_operator.view.observed import Observed
 
 SWEEP_SECONDS = 5.0
-"""How often sinks, last decisions and modes on record are looked at: they change without anything being told."""
+"""How often sinks, budgets, last decisions and modes on record are looked at: nothing tells of their changes."""
 
 RecordedMode = Callable[[str], OperatingMode | None]
+Pots = Callable[[str], Sequence[PotReport]]
 
 
 class Computer:
     """Follows `view`, and gives statuses by what it saw last. Pods of the namespaces `never` are not governed.
 
-    `recorded_mode` tells the mode last put on record for `KIND KEY`, None where that is not known here.
+    `recorded_mode` tells the mode last put on record for `KIND KEY`, None where that is not known here; `pots` how the
+    pots of the budget `KIND/KEY` stand.
     """
 
     def __init__(
@@ -33,8 +37,10 @@ class Computer:
         clock: Callable[[], float] = time.monotonic,
         *,
         recorded_mode: RecordedMode = lambda _: None,
+        pots: Pots = lambda _: (),
     ) -> None:
         self._recorded_mode = recorded_mode
+        self._pots = pots
         self._view = view
         self._clock = clock
         self._tracker = Tracker(never, clock)
@@ -82,6 +88,10 @@ class Computer:
             case "AuditSink":
                 sink = governing if isinstance(governing, AuditSink) else None
                 return sink_status(observed, sink, self._view.sink_status(key), previous, now)
+            case "AgentBudget" | "ClusterAgentBudget":
+                name = f"{observed.kind}/{key}"
+                budget, sharing = registry.budgets.get(name), tracker.sharing(name)
+                return budget_status(observed, budget, sharing, previous, now, report=self._pots(name))
             case _:
                 name = f"{observed.kind}/{key}"
                 return policy_status(observed, registry.policies.get(name), tracker.subjects(name), previous, now)
@@ -122,7 +132,7 @@ class Computer:
             self._decisions = {key: last for key, last in self._decisions.items() if key in agents}
             self._records = {of: mode for of, mode in self._records.items() if of in self._view.observed}
         for kind, key in self._view.observed:
-            if kind == "AuditSink":
+            if kind in {"AuditSink", "AgentBudget", "ClusterAgentBudget"}:
                 found.add((kind, key))
             if kind in {"Agent", "AgentFleet"}:
                 recorded = self._recorded_mode(f"{kind} {key}")

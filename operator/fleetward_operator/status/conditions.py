@@ -50,6 +50,8 @@ _NEVER_RIGHT = {
     "ActionCatalog": "every action of every agent is denied, as it may have led to that",
     "AgentPolicy": "its rules count at their strictest; where they do not read at all, they deny everything",
     "ClusterAgentPolicy": "its rules count at their strictest; where they do not read at all, they deny everything",
+    "AgentBudget": "its subjects, as far as they read, may do nothing, as what they may spend is not known",
+    "ClusterAgentBudget": "its subjects, as far as they read, may do nothing, as what they may spend is not known",
     "AuditSink": "nothing is delivered to it",
 }
 """What holds for a resource of which no generation was ever right; see `cluster.reading.stand_in`."""
@@ -71,6 +73,11 @@ def head(verdict: Verdict, observed: Observed, previous: Mapping[str, Any], now:
     if verdict.because:
         conditions.append(_condition(verdict.because, verdict, observed.generation, previous, now, holds=True))
     return {"conditions": conditions, "observedGeneration": observed.generation}
+
+
+def holding(type_: str, verdict: Verdict, observed: Observed, previous: Mapping[str, Any], now: datetime) -> Json:
+    """Give a condition that holds, beside those of `head`, with the verdict's reason and message."""
+    return _condition(type_, verdict, observed.generation, previous, now, holds=True)
 
 
 def _condition(

@@ -70,6 +70,8 @@ class Tracker:
         """Agents by fleet."""
         self._subjects: defaultdict[str, set[str]] = defaultdict(set)
         """Agents by policy."""
+        self._sharing: defaultdict[str, set[str]] = defaultdict(set)
+        """Agents by budget."""
         self._roles_changed: set[str] = set()
         """Namespaces in which an agent came, went or changed its role."""
         self._indices: OrderedDict[str, int] = OrderedDict()
@@ -126,6 +128,10 @@ class Tracker:
         """Say how many agents a policy concerns, by its key in the registry."""
         return len(self._subjects.get(policy, ()))
 
+    def sharing(self, budget: str) -> int:
+        """Say how many agents share a budget, those of budgets that are part of it included."""
+        return len(self._sharing.get(budget, ()))
+
     def _pod_now(self, agent: str, key: str) -> PodNow:
         serving = [running for agents, running in self._links.get(key, ()) if agent in agents]
         concern = self._concerns[agent]
@@ -181,25 +187,31 @@ class Tracker:
         return changed
 
     def _refile(self, key: str, before: sl.Agent | None, after: sl.Agent | None, dirty: Dirty) -> None:
-        """File an agent under its fleets and policies; their statuses count it."""
+        """File an agent under its fleets, policies and budgets; their statuses count it."""
         if before is None or after is None or before.role != after.role:
             self._roles_changed.add(key.partition("/")[0])
         for item, put in ((before, False), (after, True)):
             if item is None:
                 continue
-            for index, names in ((self._members, item.fleets), (self._subjects, item.policies)):
+            indices = ((self._members, item.fleets), (self._subjects, item.policies), (self._sharing, item.budgets))
+            for index, names in indices:
                 for name in names:
                     index[name].add(key) if put else index[name].discard(key)
             dirty.soon |= {("AgentFleet", fleet) for fleet in item.fleets}
-        policies = [frozenset(item.policies) if item is not None else frozenset() for item in (before, after)]
-        dirty.later |= {_policy(policy) for policy in policies[0] ^ policies[1]}
+        named = [
+            frozenset((*item.policies, *item.budgets)) if item is not None else frozenset() for item in (before, after)
+        ]
+        dirty.later |= {_of_kind(key) for key in named[0] ^ named[1]}
 
     def _follow_rest(self, old: Registry, new: Registry, dirty: Dirty) -> set[str]:
-        """Give the agents that changes of other things concern: of policies, of catalogs."""
+        """Give the agents that changes of other things concern: of policies, of budgets, of catalogs."""
         concerned: set[str] = set()
         for key in _changed(old.policies, new.policies):
-            dirty.soon.add(_policy(key))
+            dirty.soon.add(_of_kind(key))
             concerned |= self._subjects.get(key, set())
+        for key in _changed(old.budgets, new.budgets):
+            dirty.soon.add(_of_kind(key))
+            concerned |= self._sharing.get(key, set())
         if _changed(old.catalogs, new.catalogs):
             concerned |= self._agents.keys()
         for namespace in _changed(old.namespaces, new.namespaces):  # its label may exclude it
@@ -282,7 +294,8 @@ def _agents(keys: Iterable[str]) -> set[Key]:
     return {("Agent", key) for key in keys}
 
 
-def _policy(key: str) -> Key:
+def _of_kind(key: str) -> Key:
+    """Split the key of a policy or budget, `kind/name`."""
     kind, _, name = key.partition("/")
     return kind, name
 

@@ -20,7 +20,7 @@ from fleetward.resources.base import API_VERSION
 from fleetward.resources.names import OPERATOR, SYSTEM_NAMESPACE
 from fleetward_operator.kube.events import EventPoster, about
 from fleetward_operator.kube.rest import JSON_PATCH, NO_ANSWER, RequestError, request
-from fleetward_operator.status.compute import Computer, RecordedMode
+from fleetward_operator.status.compute import Computer, Pots, RecordedMode
 from fleetward_operator.status.conditions import Json, condition, gist, meaning
 from fleetward_operator.status.queue import Waiting
 from fleetward_operator.status.tracker import Key
@@ -69,7 +69,8 @@ class _Written:
 class StatusWriter:
     """Keeps the status of every object of `view.observed` right while `run` runs and `leading` says so.
 
-    `recorded_mode` is the hub's: statuses keep which modes are on record, for whoever leads next.
+    `recorded_mode` is the hub's: statuses keep which modes are on record, for whoever leads next. `pots` tells how the
+    pots of a budget stand.
     """
 
     def __init__(
@@ -82,6 +83,7 @@ class StatusWriter:
         system: str = SYSTEM_NAMESPACE,
         excluded_namespaces: Iterable[str] = (),
         recorded_mode: RecordedMode = lambda _: None,
+        pots: Pots = lambda _: (),
         interval: float = INTERVAL_SECONDS,
         idle: float = IDLE_SECONDS,
         live: float = LIVE_SECONDS,
@@ -98,6 +100,7 @@ class StatusWriter:
         self._next_write = 0.0
         self._never = left_alone(system, excluded_namespaces)
         self._recorded_mode = recorded_mode
+        self._pots = pots
         self._computer = self._fresh_computer()
         self._waiting = Waiting()
         self._written: dict[Key, _Written] = {}
@@ -135,7 +138,7 @@ class StatusWriter:
             self._waiting.clear()
 
     def _fresh_computer(self) -> Computer:
-        return Computer(self._view, self._never, recorded_mode=self._recorded_mode)
+        return Computer(self._view, self._never, recorded_mode=self._recorded_mode, pots=self._pots)
 
     def _look(self) -> None:
         self._wake.clear()

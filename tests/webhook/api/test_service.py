@@ -11,7 +11,7 @@ import pytest
 from support.webhook import make_slice
 
 from fleetward.audit.spool import Spool, SpoolError
-from fleetward.decision.action import Action, OutcomeRequest
+from fleetward.decision.action import Action, OutcomeRequest, Spend
 from fleetward.decision.evaluation import OpenDecision
 from fleetward.registry.slice import Obligation
 from fleetward_webhook.sidecar.authority import Authority
@@ -131,12 +131,14 @@ def opened(number: int, arguments: dict[str, object] | None = None) -> OpenDecis
         obligations=(Obligation(type="Redact", field="result.email"),),
         expected_digest="sha256:" + "0" * 64,
         run="r",
+        spends=(Spend(budget="AgentBudget/reports/day", window="total", born="b", amounts={"records": 5}),),
+        since=7.0,
     )
 
 
 class TestOpenDecisions:
     def test_gives_back_what_was_put_in(self) -> None:
-        kept = OpenDecisions()
+        kept = OpenDecisions(clock=lambda: 7.0)
         kept.add(5, "Constrain", opened(5, {"a": [1, None, "\u00e9"]}))
         kept.add(6, "Deny", None)
         assert kept.find(5, "w-5") == ("Constrain", opened(5, {"a": [1, None, "\u00e9"]}), None)
@@ -177,7 +179,7 @@ class TestOpenDecisions:
         assert kept.bytes < 200
 
     def test_added_obligations_stay(self) -> None:
-        kept = OpenDecisions()
+        kept = OpenDecisions(clock=lambda: 7.0)
         kept.add(1, "Allow", opened(1))
         more = opened(1)
         more.obligations = (*more.obligations, Obligation(type="Redact", field="result.name"))

@@ -15,7 +15,9 @@ from fleetward.resources import (
     KINDS,
     ActionCatalog,
     Agent,
+    AgentBudget,
     AgentPolicy,
+    ClusterAgentBudget,
     ClusterAgentPolicy,
     Resource,
 )
@@ -75,15 +77,26 @@ class Resources:
         """Give what the resource could refer to."""
         if isinstance(resource, ActionCatalog):
             return _readable("ActionCatalog", await self._reader.objects("ActionCatalog", now=now))
-        within = resource.metadata.namespace or "" if isinstance(resource, AgentPolicy) else ""
-        agents, fleets = await asyncio.gather(
-            self._reader.names("Agent", within, now=now), self._reader.names("AgentFleet", now=now)
+        within = resource.metadata.namespace or "" if isinstance(resource, AgentPolicy | AgentBudget) else ""
+        agents, fleets, budgets = await asyncio.gather(
+            self._reader.names("Agent", within, now=now),
+            self._reader.names("AgentFleet", now=now),
+            self._budgets(resource, now=now),
         )
         # Only their names count here.
         return [
             *(_bare("Agent", one.name, one.namespace, {"role": "Worker"}) for one in agents),
             *(_bare("AgentFleet", one.name, None, {"agents": {}}) for one in fleets),
+            *budgets,
         ]
+
+    async def _budgets(self, resource: Resource, *, now: bool) -> list[Resource]:
+        """Give the budgets that one could be part of, directly or through others."""
+        if not isinstance(resource, AgentBudget | ClusterAgentBudget) or resource.spec.parent is None:
+            return []
+        kinds = ["AgentBudget", "ClusterAgentBudget"] if isinstance(resource, AgentBudget) else ["ClusterAgentBudget"]
+        found = await asyncio.gather(*(self._reader.objects(kind, now=now) for kind in kinds))
+        return [one for kind, bodies in zip(kinds, found, strict=True) for one in _readable(kind, bodies)]
 
     async def _beside(self, function: Any, *arguments: Any) -> Any:
         return await asyncio.get_running_loop().run_in_executor(self._checker, function, *arguments)
@@ -127,30 +140,29 @@ def doubts(resource: Resource, there: list[Resource]) -> list[str]:
     found = [
         f"{field_path(path)}: {said}" for one, path, said in check_references([*others, resource]) if one is resource
     ]
-    if isinstance(resource, ClusterAgentPolicy):
+    if isinstance(resource, ClusterAgentPolicy | ClusterAgentBudget):
         found += _ambiguous(resource, [one.key for one in there if isinstance(one, Agent)])
     return found
 
 
 def _refers(resource: Resource) -> bool:
     """Whether the resource depends on others: taken alone, every name in it is one of something that is not there."""
-    if isinstance(resource, ClusterAgentPolicy) and any(True for _ in _plain_names(resource)):
+    if isinstance(resource, ClusterAgentPolicy | ClusterAgentBudget) and any(True for _ in _plain_names(resource)):
         return True
     return isinstance(resource, ActionCatalog) or bool(check_references([resource]))
 
 
-def _ambiguous(policy: ClusterAgentPolicy, agents: list[str]) -> Iterator[str]:
-    """Give the agents a cluster policy names without their namespace, and that several namespaces have."""
+def _ambiguous(policy: ClusterAgentPolicy | ClusterAgentBudget, agents: list[str]) -> Iterator[str]:
+    """Give the agents a cluster policy or budget names without their namespace, and that several namespaces have."""
     for path, name in _plain_names(policy):
         several = sorted(key for key in agents if key.endswith(f"/{name}"))
         if len(several) > 1:
             yield f"{field_path(path)}: {name} is {len(several)} agents, {', '.join(several[:3])}; all are meant"
 
 
-def _plain_names(policy: ClusterAgentPolicy) -> Iterator[tuple[Location, str]]:
-    spec = policy.spec
-    places: list[tuple[Location, Iterable[str]]] = [(("spec", "subjects", "agents"), spec.subjects.agents)]
-    for number, rule in enumerate(spec.rules):
+def _plain_names(policy: ClusterAgentPolicy | ClusterAgentBudget) -> Iterator[tuple[Location, str]]:
+    places: list[tuple[Location, Iterable[str]]] = [(("spec", "subjects", "agents"), policy.spec.subjects.agents)]
+    for number, rule in enumerate(policy.spec.rules if isinstance(policy, ClusterAgentPolicy) else ()):
         for part, match in (("match", rule.match), ("exclude", rule.exclude)):
             places.append((("spec", "rules", number, part, "agents"), (match and match.agents) or ()))
     for path, names in places:

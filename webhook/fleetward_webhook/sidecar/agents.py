@@ -3,7 +3,18 @@
 from fleetward.decision.agent import AgentEngine
 from fleetward.decision.engine import Engine
 from fleetward.decision.rules import may_concern
-from fleetward.registry.slice import Decision, Delegates, Enforcement, OperatingMode, Role, Rule, Wire
+from fleetward.registry.slice import (
+    BudgetLimits,
+    BudgetScope,
+    BudgetWindow,
+    Decision,
+    Delegates,
+    Enforcement,
+    OperatingMode,
+    Role,
+    Rule,
+    Wire,
+)
 
 
 class AgentRule(Wire, frozen=True, kw_only=True):
@@ -13,6 +24,19 @@ class AgentRule(Wire, frozen=True, kw_only=True):
     kind: str
     enforcement: Enforcement
     rule: Rule
+
+
+class AgentBudget(Wire, frozen=True, kw_only=True):
+    """A budget that what the agent does counts in."""
+
+    kind: str
+    name: str
+    scope: BudgetScope
+    """Who shares a pot of it: all that it is for, or each agent, run or subtree of delegations for itself."""
+    window: BudgetWindow
+    limits: BudgetLimits
+    problem: str = ""
+    """Why nothing may be spent from it; left out where nothing is wrong."""
 
 
 class AgentView(Wire, frozen=True, kw_only=True):
@@ -35,6 +59,7 @@ class AgentView(Wire, frozen=True, kw_only=True):
     may_delegate_to: Delegates | None = None
     """Left out: whomever the rules allow."""
     rules: tuple[AgentRule, ...]
+    budgets: tuple[AgentBudget, ...] = ()
 
 
 class AgentsView(Wire, frozen=True, kw_only=True):
@@ -75,5 +100,17 @@ def _view(engine: Engine, ready: AgentEngine) -> AgentView:
             for policy in policies
             for rule in policy.rules
             if may_concern(agent, rule.match)
+        ),
+        budgets=tuple(
+            AgentBudget(
+                kind=budget.kind,
+                name=budget.name,
+                scope=budget.scope,
+                window=budget.window,
+                limits=budget.limits,
+                problem=budget.problem,
+            )
+            for key in agent.budgets
+            if (budget := engine.slice.items.budgets.get(key)) is not None
         ),
     )

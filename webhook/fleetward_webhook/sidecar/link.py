@@ -93,7 +93,7 @@ class Link:
         self._credentials = credentials
         self._slice: Slice | None = None
         self.questions = Questions()
-        """About runs, to the hub."""
+        """About runs and budgets, to the hub."""
         self._ttl = FIRST_TTL
         self._connected = False
         self._heard = 0.0
@@ -268,7 +268,7 @@ class Link:
                 self._problem = f"the hub withholds authority: {reason}"
             case messages.Acknowledged(seq=seq):
                 self._handover.acknowledged(seq)
-            case messages.Reply() | messages.Keys():
+            case messages.Reply() | messages.Keys() | messages.Recall():
                 self.questions.take(message)
             case messages.Refused(reason=reason):
                 raise _RefusedError(f"the hub refuses this sidecar: {reason}")

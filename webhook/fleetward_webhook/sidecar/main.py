@@ -28,6 +28,9 @@ from fleetward_webhook.sidecar.metrics import Metrics
 from fleetward_webhook.sidecar.service import Service
 from fleetward_webhook.sidecar.settings import Settings, read_settings
 
+RELEASE_SECONDS = 1.0
+"""How long a webhook that stops waits for the hub to take back its leases; else they are counted as they stand."""
+
 DELIVERY_SECONDS = 2.0
 """How long a webhook that stops waits for the hub to take what is spooled; the rest waits for its next start."""
 
@@ -86,6 +89,7 @@ async def _serve(settings: Settings, spool: Spool, stopping: asyncio.Event) -> N
             health = Server(Health(service, metrics), HEALTH_LIMITS)
             health_address = await _listen(health, settings.health_listen)
         following = asyncio.create_task(link.run())
+        tending = asyncio.create_task(service.leases.run())
         memory.settle()
         _announce(address, health_address)
         try:
@@ -95,12 +99,19 @@ async def _serve(settings: Settings, spool: Spool, stopping: asyncio.Event) -> N
             await server.stop()
             if health is not None:
                 await health.stop()
+            await _end(tending)
             if link.connected:
                 with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(service.leases.close(), RELEASE_SECONDS)
+                with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(link.delivered(), DELIVERY_SECONDS)
-            following.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await following
+            await _end(following)
+
+
+async def _end(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
 
 
 async def _listen(server: Server, address: Address) -> Address:

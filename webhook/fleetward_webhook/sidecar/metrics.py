@@ -26,6 +26,8 @@ CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 BUCKETS = (0.00001, 0.000025, 0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.25, 1.0)
 """Seconds; a decision is expected between 10 and 100 microseconds."""
 
+_REFUSALS: tuple[Decision, ...] = ("Deny", "Throttle", "RequireApproval")
+
 Gauges = dict[str, tuple[str, float]]
 """Metric name to help text and value."""
 
@@ -38,15 +40,21 @@ class Metrics(Collector):
         self._decisions = {(d, kind): 0 for d in get_args(Decision) for kind in get_args(ActionKind)}
         self._outcomes = {(d, s): 0 for d in get_args(Decision) for s in ("Running", "Succeeded", "Failed")}
         self._problems = dict.fromkeys(Kind, 0)
+        self._spends = 0
+        self._refusals: dict[Decision, int] = dict.fromkeys(_REFUSALS, 0)
         self._buckets = [0] * (len(BUCKETS) + 1)
         self._seconds = 0.0
         self._gauges: Callable[[], Gauges] = dict
         self._registry_version: Callable[[], str] = str
+        self._reserves: Callable[[], int] = int
         ProcessCollector(registry=self.registry)
         self.registry.register(self)
 
-    def watch(self, gauges: Callable[[], Gauges], registry_version: Callable[[], str]) -> None:
-        """Have these looked up at each scrape."""
+    def watch(
+        self, gauges: Callable[[], Gauges], registry_version: Callable[[], str], reserves: Callable[[], int] = int
+    ) -> None:
+        """Have these looked up at each scrape; `reserves` counts questions for leases."""
+        self._reserves = reserves
         self._gauges = gauges
         self._registry_version = registry_version
 
@@ -59,6 +67,14 @@ class Metrics(Collector):
     def judged(self, decision: str, status: str) -> None:
         """Count a judged outcome, or sign of progress."""
         self._outcomes[decision, status] += 1
+
+    def spent(self, pots: int) -> None:
+        """Count what an action took, out of so many pots of budgets."""
+        self._spends += pots
+
+    def refused_by_budget(self, decision: Decision) -> None:
+        """Count an action that a budget, or a rule that throttles, had no room for."""
+        self._refusals[decision] += 1
 
     def refused(self, kind: Kind) -> None:
         """Count a request answered with a problem."""
@@ -85,6 +101,16 @@ class Metrics(Collector):
         for kind, count in self._problems.items():
             problems.add_metric([kind.slug], count)
         yield problems
+        yield CounterMetricFamily("fleetward_budget_spends", "Reserved in a pot of a budget.", value=self._spends)
+        refusals = CounterMetricFamily(
+            "fleetward_budget_refusals", "Allowed actions that no budget had room for.", labels=["decision"]
+        )
+        for decision, count in self._refusals.items():
+            refusals.add_metric([decision], count)
+        yield refusals
+        yield CounterMetricFamily(
+            "fleetward_budget_reserves", "Questions to the hub for leases.", value=self._reserves()
+        )
         for name, (text, value) in self._gauges().items():
             yield GaugeMetricFamily(name, text, value=value)
         yield InfoMetricFamily(

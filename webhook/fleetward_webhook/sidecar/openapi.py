@@ -54,6 +54,21 @@ _ANSWER = {
     "obligations": [{"type": "Clamp", "field": "arguments.limit", "maximum": 100}],
     "registryVersion": "17",
 }
+_REFUSED = {
+    "id": "k3f5q2m7ab4xwz6n-814",
+    "decision": "Deny",
+    "reason": "AgentBudget reports/reporting-day has no room for it: it needs 20 records, and 12 of 1000 are left",
+    "rules": [_RULE | {"decision": "Allow"}],
+    "obligations": [],
+    "registryVersion": "17",
+    "shortfall": {
+        "budget": "AgentBudget/reports/reporting-day",
+        "limit": "records",
+        "needed": 20,
+        "left": 12,
+        "resetsAt": 1795302000,
+    },
+}
 _OUTCOME_REQUEST = {
     "status": "Succeeded",
     "argumentsDigest": "sha256:" + "3c" * 32,
@@ -119,8 +134,14 @@ def _decide(limits: Limits) -> dict[str, Any]:
         "decide",
         "May this agent do this?",
         {"200": parts.json("Answer", _ANSWER)},
-        (*parts.WITH_BODY, *parts.UNABLE),
+        (*parts.WITH_BODY, *parts.UNABLE, Kind.NO_HUB),
     )
+    answers = operation["responses"]["200"]["content"]["application/json"]
+    del answers["example"]
+    answers["examples"] = {
+        "allowed": {"summary": "It may be run as constrained", "value": _ANSWER},
+        "noRoom": {"summary": "A budget has no room for it", "value": _REFUSED},
+    }
     operation["requestBody"] = parts.body("DecisionRequest", limits.decision_bytes, _DECISION_REQUEST)
     operation["responses"]["200"]["links"] = {
         "outcome": {
@@ -137,7 +158,7 @@ def _outcome(limits: Limits) -> dict[str, Any]:
         "reportOutcome",
         "It goes on, or it ended: may it go on, may its result be used?",
         {"200": parts.json("Answer", _OUTCOME_ANSWER)},
-        (*parts.WITH_BODY, *parts.OUTCOME, *parts.UNABLE),
+        (*parts.WITH_BODY, *parts.OUTCOME, *parts.UNABLE, *parts.RUN),
     )
     operation["description"] = _ABOUT_OUTCOMES
     operation["parameters"] = [

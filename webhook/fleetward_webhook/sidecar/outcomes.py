@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from fleetward.decision.action import Action, OutcomeRequest
+from fleetward.decision.action import Action, OutcomeRequest, Spend
 from fleetward.decision.evaluation import OpenDecision
 from fleetward.decision.situation import ALONE, Situation
 from fleetward.registry.slice import Decision, Obligation
@@ -50,6 +50,7 @@ class _Opened(msgspec.Struct, frozen=True, array_like=True):
     situation: Situation = ALONE
     cleanses: tuple[str, ...] = ()
     reservation: int | None = None
+    spends: tuple[Spend, ...] = ()
 
 
 class _Entry(msgspec.Struct, frozen=True, array_like=True):
@@ -111,8 +112,14 @@ class OpenDecisions:
         if entry.since < self._clock() - self._max_age:
             return None
         return Remembered(
-            entry.decision, None if entry.opened is None else _restore(entry.opened, decision_id), entry.final
+            entry.decision,
+            None if entry.opened is None else _restore(entry.opened, decision_id, entry.since),
+            entry.final,
         )
+
+    def elapsed_ms(self, opened: OpenDecision) -> int:
+        """Say how long ago a decision that `find` gave was given out, in milliseconds."""
+        return max(0, round((self._clock() - opened.since) * 1000))
 
     def owes(self, seq: int, opened: OpenDecision) -> None:
         """Note the obligations that an outcome added."""
@@ -145,10 +152,11 @@ def _compact(opened: OpenDecision) -> _Opened:
         opened.situation,
         opened.cleanses,
         opened.reservation,
+        opened.spends,
     )
 
 
-def _restore(kept: _Opened, decision_id: str) -> OpenDecision:
+def _restore(kept: _Opened, decision_id: str, since: float) -> OpenDecision:
     return OpenDecision(
         id=decision_id,
         agent=kept.agent,
@@ -159,6 +167,8 @@ def _restore(kept: _Opened, decision_id: str) -> OpenDecision:
         situation=kept.situation,
         cleanses=kept.cleanses,
         reservation=kept.reservation,
+        spends=kept.spends,
+        since=since,
     )
 
 

@@ -33,7 +33,7 @@ class Kind(Enum):
     INTERNAL = ("internal", 500, "The webhook failed; the action is denied")
     NO_SNAPSHOT = ("no-snapshot", 503, "The policies have not arrived yet; the action is denied")
     NO_AUTHORITY = ("no-authority", 503, "The webhook may not decide at present; the action is denied")
-    NO_HUB = ("no-hub", 503, "The hub, which keeps the runs, cannot be asked; the action is denied")
+    NO_HUB = ("no-hub", 503, "The hub, which keeps runs and budgets, cannot be asked; the action is denied")
     SPOOL_UNAVAILABLE = ("spool-unavailable", 503, "The decision cannot be recorded; the action is denied")
 
     def __init__(self, slug: str, status: int, title: str) -> None:

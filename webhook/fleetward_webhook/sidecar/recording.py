@@ -6,7 +6,7 @@ from time import gmtime, strftime, time_ns
 from fleetward.audit import record
 from fleetward.audit.record import DecisionRecord, OutcomeRecord, RunRecord
 from fleetward.audit.spool import Spool, SpoolError
-from fleetward.decision.action import Answer, OutcomeRequest
+from fleetward.decision.action import Answer, OutcomeRequest, Spend
 from fleetward.decision.evaluation import Evaluation, OpenDecision
 from fleetward.decision.judgement import Judgement
 from fleetward_webhook.sidecar.commit import GroupCommit
@@ -61,6 +61,8 @@ class Recorder:
                 violations=evaluation.violations,
                 handover=evaluation.handover,
                 plan=evaluation.plan,
+                spends=evaluation.spends,
+                shortfall=evaluation.shortfall,
                 registry_version=answer.registry_version,
                 duration_micros=micros,
             )
@@ -75,6 +77,7 @@ class Recorder:
         *,
         result_digest: str | None,
         registry_version: str,
+        spends: tuple[Spend, ...] = (),
     ) -> tuple[int, Answer]:
         """Record an outcome; give the record's number, and the answer. Raises Problem."""
         seq, writer = self.spool.next_seq, self.spool.writer
@@ -106,6 +109,7 @@ class Recorder:
                 result_digest=result_digest,
                 error=outcome.error,
                 run=opened.run,
+                spends=spends,
                 registry_version=answer.registry_version,
             )
         )

@@ -17,7 +17,9 @@ from fleetward.decision.action import Action, Actual, DecisionRequest, Handover,
 from fleetward.decision.agent import arguments_digest_of
 from fleetward.decision.engine import Engine
 from fleetward.decision.evaluation import Evaluation, OpenDecision
+from fleetward.decision.facts import larger
 from fleetward.decision.judgement import Judgement
+from fleetward.decision.replies import Failed
 from fleetward.decision.request import RequestError
 from fleetward.decision.situation import Situation
 from fleetward.delegation.grant import Grant
@@ -29,12 +31,14 @@ from fleetward.run.situation import amounts_of, situation_of
 from fleetward_webhook.sidecar.problem import Kind, Problem
 from fleetward_webhook.sidecar.questions import Questions
 from fleetward_webhook.sidecar.recording import RETRY_SECONDS, Recorder
+from fleetward_webhook.sidecar.spending import Spending
 
 
 class Decider(Protocol):
     """What is needed of the service."""
 
     engine: Engine
+    spending: Spending
 
     def deny_unready(self, request: DecisionRequest) -> None:
         """Record that nothing can be decided now, where that is so, and raise the Problem."""
@@ -85,7 +89,7 @@ class RunDesk:
         if isinstance(reply, calls.NotAllowed):
             return self._not_allowed(request, shown, reply)
         assert isinstance(reply, calls.Taken)  # noqa: S101 - what Step is answered with
-        return self._judge(request, shown, reply, situation_of(reply.view, to=reply.to))
+        return await self._judge(request, shown, reply, situation_of(reply.view, to=reply.to))
 
     async def learn(self, opened: OpenDecision, outcome: OutcomeRequest, judgement: Judgement) -> Problem | None:
         """Tell the hub what came of an action of a run; give the problem where it could not be told."""
@@ -106,7 +110,7 @@ class RunDesk:
             )
         )
         match reply:
-            case calls.Failed(reason=reason):
+            case Failed(reason=reason):
                 return unable(reason)
             case calls.NotAllowed(reason=reason):
                 return Problem(Kind.RUN_REFUSED, reason)
@@ -114,13 +118,7 @@ class RunDesk:
 
     def _used(self, opened: OpenDecision, actual: Actual) -> Amounts:
         """Give what an action used: no less than a catalog expects, unless the agent is believed."""
-        engine = self._service.engine
-        agent = engine.slice.items.agents.get(opened.agent)
-        if agent is not None and agent.declared_facts == "Trusted":
-            return amounts_of(actual)
-        expected = amounts_of(engine.footprint(opened.agent, Action(opened.action.kind, opened.action.name)).estimate)
-        pairs = zip(msgspec.structs.astuple(expected), msgspec.structs.astuple(amounts_of(actual)), strict=True)
-        return Amounts(*(max((amount for amount in pair if amount is not None), default=None) for pair in pairs))
+        return amounts_of(larger(actual, self._service.engine.least(opened.agent, opened.action.name)))
 
     # Plans and delegations
 
@@ -156,7 +154,7 @@ class RunDesk:
             if violations:
                 evaluation.judgement = evaluation.judgement.refused(_too_far(violations))
 
-        return self._judge(request, shown, reply, situation, hold)
+        return await self._judge(request, shown, reply, situation, hold)
 
     async def delegate(self, asked: DelegationRequest) -> tuple[Evaluation, calls.Proposed | None]:
         """Judge a delegation, and give what was proposed where it may go ahead: see `issue`. Raises as `decide`."""
@@ -197,7 +195,7 @@ class RunDesk:
                 expires_at=grant.expires_at,
             )
 
-        evaluation = self._judge(request, shown, reply, situation, hold)
+        evaluation = await self._judge(request, shown, reply, situation, hold)
         return evaluation, reply if evaluation.decision == "Allow" else None
 
     async def issue(self, proposed: calls.Proposed, cause: str) -> str:
@@ -238,7 +236,7 @@ class RunDesk:
     async def _ask(self, request: DecisionRequest, question: calls.Request) -> calls.Reply:
         """Ask the hub. Raises Problem where it cannot say, after the denial was recorded."""
         reply = await self._questions.ask(question)
-        if isinstance(reply, calls.Failed):
+        if isinstance(reply, Failed):
             problem = unable(reply.reason)
             engine = self._service.engine
             self._recorder.decision(engine.deny(request, engine.agent_of(request), problem.detail), 0)
@@ -261,7 +259,7 @@ class RunDesk:
         evaluation.violations = reply.violations
         return _placed(evaluation, shown, reply.view)
 
-    def _judge(
+    async def _judge(
         self,
         request: DecisionRequest,
         shown: _Standing,
@@ -269,13 +267,23 @@ class RunDesk:
         situation: Situation,
         hold: Callable[[Evaluation], None] | None = None,
     ) -> Evaluation:
-        """Judge by the rules, and tell the hub what becomes of the reservation. `hold` has a last word."""
+        """Judge by the rules, and tell the hub what becomes of the reservation, once the budgets have had their say.
+
+        `hold` has a word before that. A plan takes nothing from budgets; its steps will.
+        """
         settle = calls.Settle(run=shown.run, seq=reply.seq, allowed=False)
         try:
             evaluation = _placed(self._service.engine.decide(request, situation), shown, reply.view)
             evaluation.reservation = reply.seq
             if hold is not None:
                 hold(evaluation)
+            paying = None if isinstance(reply, calls.PlanChecked) else self._service.spending.pay(evaluation)
+            if paying is not None:
+                await paying
+                if hold is not None:
+                    hold(evaluation)  # it may have been judged anew
+                if not evaluation.allowed:
+                    self._service.spending.forgo(evaluation)
             settle = calls.Settle(run=shown.run, seq=reply.seq, allowed=evaluation.allowed)
         finally:
             self._questions.tell(settle)
@@ -350,4 +358,4 @@ def refused(reply: calls.Reply) -> Problem:
     """Say that the hub does not go along with what is no decision."""
     if isinstance(reply, calls.NotAllowed):
         return Problem(Kind.RUN_REFUSED, reply.reason)
-    return unable(reply.reason if isinstance(reply, calls.Failed) else "the hub answered something else")
+    return unable(reply.reason if isinstance(reply, Failed) else "the hub answered something else")

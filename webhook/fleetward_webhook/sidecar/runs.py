@@ -2,6 +2,7 @@
 
 from fleetward.audit.record import RunRecord
 from fleetward.decision.action import Action, DecisionRequest
+from fleetward.decision.replies import Done
 from fleetward.run import calls
 from fleetward.run.api import CloseRequest, RunAnswer, RunRequest
 from fleetward_webhook.sidecar.problem import Kind, Problem
@@ -32,7 +33,7 @@ class Runs:
         """Close a run, and its grants with it. Raises Problem and RequestError."""
         agent = self._standing_agent(request.agent)
         reply = await self._questions.ask(calls.CloseRun(run=run, agent=agent))
-        if not isinstance(reply, calls.Done):
+        if not isinstance(reply, Done):
             raise refused(reply)
         self._record_run(run, agent, None)
         return RunAnswer(run=run)

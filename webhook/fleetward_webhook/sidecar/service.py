@@ -11,7 +11,7 @@ import msgspec
 from msgspec import UNSET
 
 from fleetward.audit.spool import Spool
-from fleetward.decision.action import Answer, DecisionRequest, OutcomeRequest
+from fleetward.decision.action import Answer, DecisionRequest, OutcomeRequest, Spend
 from fleetward.decision.canonical import CanonicalError, digest
 from fleetward.decision.engine import Engine
 from fleetward.decision.evaluation import Evaluation, OpenDecision
@@ -22,6 +22,7 @@ from fleetward.run.api import CloseRequest, DelegationRequest, PlanRequest, RunR
 from fleetward_webhook.sidecar import memory
 from fleetward_webhook.sidecar.authority import Authority
 from fleetward_webhook.sidecar.commit import GroupCommit
+from fleetward_webhook.sidecar.leasing import Leases
 from fleetward_webhook.sidecar.metrics import Gauges, Metrics
 from fleetward_webhook.sidecar.outcomes import Final, OpenDecisions, Remembered, fingerprint
 from fleetward_webhook.sidecar.problem import Kind, Problem
@@ -29,6 +30,7 @@ from fleetward_webhook.sidecar.questions import Questions
 from fleetward_webhook.sidecar.recording import RETRY_SECONDS, Recorder
 from fleetward_webhook.sidecar.rundesk import RunDesk
 from fleetward_webhook.sidecar.runs import Runs
+from fleetward_webhook.sidecar.spending import Spending
 
 _NUMBER = re.compile(r"[1-9][0-9]{0,15}")
 _encode = msgspec.json.Encoder().encode
@@ -50,15 +52,17 @@ class Service:
         self._recorder = Recorder(spool, commit)
         self._spool = spool
         self._authority = authority
-        self.connect(self._recorder.wake, Questions())
         self._metrics = metrics
+        self.connect(self._recorder.wake, Questions())
         self._open = OpenDecisions() if open_decisions is None else open_decisions
         self._has_snapshot = False
-        metrics.watch(self._gauges, lambda: self.engine.slice.version)
+        metrics.watch(self._gauges, lambda: self.engine.slice.version, lambda: self.leases.asked)
 
     def connect(self, wake: Callable[[], None], questions: Questions) -> None:
-        """Say whom to tell of each record, and who asks the hub about runs."""
+        """Say whom to tell of each record, and who asks the hub about runs and budgets."""
         self._recorder.wake = wake
+        self.leases = Leases(questions, self._spool)
+        self.spending = Spending(self, self._recorder, self.leases, self._metrics)
         self.desk = RunDesk(self, self._recorder, questions)
         self.runs = Runs(self, self._recorder, questions)
 
@@ -89,6 +93,8 @@ class Service:
                 self.deny_unready(request)
             if request.run is None and request.grant is None:
                 evaluation = self.engine.decide(request)
+                if (asking := self.spending.pay(evaluation)) is not None:
+                    await asking
             else:
                 evaluation = await self.desk.decide(request)
         except RequestError as error:
@@ -138,7 +144,11 @@ class Service:
 
     async def _record(self, evaluation: Evaluation, started: float) -> Answer:
         """Write a decision down, and remember it until its outcome comes. Raises Problem."""
-        seq, answer = self._recorder.decision(evaluation, round((perf_counter() - started) * 1e6))
+        try:
+            seq, answer = self._recorder.decision(evaluation, round((perf_counter() - started) * 1e6))
+        except Problem:
+            self.spending.forgo(evaluation)
+            raise
         self._open.add(seq, answer.decision, evaluation.open(answer.id) if evaluation.allowed else None)
         if evaluation.judgement.durable:
             await self._recorder.synced(seq)
@@ -174,9 +184,11 @@ class Service:
             raise unknown
         if (final := self._find(decision_id)[1].final) is not None:  # another one came while the hub was asked
             return await self._repeat(final, outcome)
-        seq, answer = self._record_outcome(opened, outcome, judgement, result_digest)
+        ends = _is_final(outcome, judgement)
+        spends = self.spending.settled(opened, outcome, self._open.elapsed_ms(opened)) if ends else ()
+        seq, answer = self._record_outcome(opened, outcome, judgement, result_digest, spends)
         encoded = _encode(answer)
-        if _is_final(outcome, judgement):
+        if ends:
             self._open.finish(number, Final(fingerprint(outcome), encoded, seq, judgement.durable))
         elif judgement.decision == "Constrain":
             self._open.owes(number, opened)
@@ -186,10 +198,21 @@ class Service:
         return encoded
 
     def _record_outcome(
-        self, opened: OpenDecision, outcome: OutcomeRequest, judgement: Judgement, result_digest: str | None
+        self,
+        opened: OpenDecision,
+        outcome: OutcomeRequest,
+        judgement: Judgement,
+        result_digest: str | None,
+        spends: tuple[Spend, ...] = (),
     ) -> tuple[int, Answer]:
-        version = self.engine.slice.version
-        return self._recorder.outcome(opened, outcome, judgement, result_digest=result_digest, registry_version=version)
+        return self._recorder.outcome(
+            opened,
+            outcome,
+            judgement,
+            result_digest=result_digest,
+            registry_version=self.engine.slice.version,
+            spends=spends,
+        )
 
     def _find(self, decision_id: str) -> tuple[int, Remembered]:
         writer, _, digits = decision_id.rpartition("-")
@@ -222,6 +245,7 @@ class Service:
             ),
             "fleetward_open_decisions": ("Decisions whose outcome is remembered.", len(self._open)),
             "fleetward_agents": ("Agents decided for.", len(self.engine.agents)),
+            "fleetward_budget_leases": ("Pots of budgets of which something is held on lease.", len(self.leases)),
         }
 
 
