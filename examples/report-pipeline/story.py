@@ -136,7 +136,7 @@ def _act_out(team: Team, log: Path) -> None:
     _until(lambda: "recrods" in log.read_text())
     for line in log.read_text().splitlines()[-3:]:
         aside(line)
-    team.act("report-writer", "Message", "mail.send.customer", to="ada@example.com")
+    team.act("planner-desk", "ToolCall", "mail.send.customer", to="ada@example.com")
 
 
 def _copy() -> None:

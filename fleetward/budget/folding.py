@@ -181,8 +181,8 @@ class _Folding:
         return int(at) // _MOMENT_SECONDS * _MOMENT_SECONDS
 
     def _use_unreserved(self, tally: _Tally, outcome: Entry, amounts: dict[str, int]) -> None:
-        add(tally.taken.setdefault(_lessee(outcome), {}), amounts)
-        self._use(tally, outcome, amounts, None)
+        """Count what nothing was reserved for: it comes on top of whatever is on lease."""
+        self._use(tally, outcome, {}, amounts)
 
     def _go_beyond(self, tally: _Tally, outcome: Entry, amounts: dict[str, int]) -> None:
         known = outcome.agent in tally.decisions

@@ -39,6 +39,17 @@ encode_reservation = msgspec.json.Encoder().encode
 decode_reservation = msgspec.json.Decoder(Reservation).decode
 
 
+RUN_SECONDS = 8 * 86_400
+"""After so long a run is over in any case (`fleetward.run.mandate.MAX_RUN_SECONDS`), and so are its pots."""
+
+
+def _over_at(key: PotKey, pot: Pot) -> float | None:
+    """Say when nothing can be taken from a pot any more; None: never."""
+    if pot.ends_at is None and key.scope.startswith("run-"):
+        return pot.began_at + RUN_SECONDS
+    return pot.ends_at
+
+
 class Pages:
     """The rows of a store that a ledger works on."""
 
@@ -138,7 +149,8 @@ class Pages:
             for key in sorted(self._changed):
                 pot = self._pots[key]
                 if pot is not None:
-                    rows.append(PotRow(key, pot.ends_at, pot.pause is not None, bool(pot.leases), encode_pot(pot)))
+                    paused, leased = pot.pause is not None, bool(pot.leases)
+                    rows.append(PotRow(key, _over_at(key, pot), paused, leased, encode_pot(pot)))
             self.store.save_pots(rows)
             self._changed.clear()
         if self._history:

@@ -144,11 +144,17 @@ class Pot(msgspec.Struct, omit_defaults=True):
             return True
         changed = False
         for limit, granted in lease.got.items():
-            least = lease.consumed.get(limit, 0) + lease.returned.get(limit, 0)
-            arrived = max(least, min(granted, said.got.get(limit, 0)))
+            late = lease.late.get(limit, 0)
+            gone = lease.consumed.get(limit, 0) + lease.returned.get(limit, 0)
+            arrived = max(gone - late, min(granted, said.got.get(limit, 0)))
             if arrived < granted:
                 lease.got[limit] = arrived
-                subtract(self.leased, {limit: granted - arrived})
+                # What never arrived was granted last, so that is what is still on lease, before it was late.
+                live = min(granted - arrived, granted - gone)
+                never = {limit: granted - arrived - live}
+                subtract(self.leased, {limit: live})
+                subtract(lease.late, never)
+                subtract(lease.consumed, never)
                 changed = True
         return self._return(lease, said.returned) or changed
 

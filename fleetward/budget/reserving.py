@@ -75,7 +75,9 @@ class _Reserving:
         self._pages.load(keys.values())
         for name, (its_terms, window) in found.items():
             pot = self._pages.get_or_make(keys[name], window, self._now)
-            self._asked[name] = _Asked(keys[name], Room(pot, its_terms, window, self._now))
+            self._asked[name] = _Asked(
+                keys[name], Room(pot, its_terms, window, self._now, (self._holder, self._request.born))
+            )
             roll(self._pages, keys[name], pot, its_terms, self._now)
             reason = may_resume(pot, its_terms)
             if reason:

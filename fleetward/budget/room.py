@@ -56,12 +56,15 @@ class Room:
     terms: Terms
     window: Window
     now: float
+    asker: tuple[str, str] = ("", "")
+    """Holder and process that ask: they have nothing left to give back, so what they have on lease is spent."""
 
     def refusal(self, amounts: Mapping[str, int], agent: str) -> Refusal | None:
         """Say why there is no room for all of some amounts; None where there is."""
         if self.pot.pause is not None:
             state = self.pot.pause
-            reason = f"{self.terms.name} is paused: {state.reason}{self._anew()}"
+            anew = self._anew()
+            reason = f"{self.terms.name} is paused: {state.reason.removesuffix(anew)}{anew}"
             return Refusal("Deny", reason, state.limit, amounts.get(state.limit, 0), self.left(state.limit))
         found = [refusal for limit, need in amounts.items() if (refusal := self._limit(limit, need, agent))]
         return max(found, key=lambda refusal: refusal.rank, default=None)
@@ -173,12 +176,13 @@ class Room:
         """
         threshold = next(one for one in passed if one.action == "Pause")
         mark = mark_of(most, threshold.percent)
-        if need > mark or self.pot.used(limit) + need <= mark:
+        if need > mark or self._spent(limit) + need <= mark:
             return None
         return PauseState(limit, threshold.percent, need, mark, self.now, reason)
 
     def _no_room(self, limit: str, need: int, most: int, passed: list[Threshold]) -> str:
-        used, leased = self.pot.used(limit), self.pot.leased.get(limit, 0)
+        used = self._spent(limit)
+        leased = self.pot.committed(limit) - used
         if used > most:
             return (
                 f"{used} {limit} is used or reserved, more than the {most} that {self.terms.name} now"
@@ -187,6 +191,11 @@ class Room:
         state = f"of {most}, {used} is used or reserved" + (f" and {leased} on lease" if leased else "")
         where = f" before its threshold at {passed[-1].percent} %" if passed else ""
         return f"{self.terms.name} has no room for {need} {limit}{where}: {state}{self._anew()}"
+
+    def _spent(self, limit: str) -> int:
+        """Say what is settled or reserved, with what the asker has spent and the ledger has no record of yet."""
+        lease = self.pot.lease_of(*self.asker)
+        return self.pot.used(limit) + (lease.left().get(limit, 0) if lease is not None else 0)
 
     def _rate(self, need: int, rate: Rate) -> Refusal | None:
         tokens = self._bucket(ACTIONS, rate).filled(rate, self.now)

@@ -13,7 +13,7 @@ from fleetward.budget.store import SCHEMA_VERSION, LedgerError
 APPLICATION_ID = 0x46574247
 """Marks the file as a ledger of Fleetward (`PRAGMA application_id`; the letters FWBG)."""
 
-BUSY_SECONDS = 10.0
+BUSY_SECONDS = 30.0
 """How long a transaction waits for another one."""
 
 _TYPES = {

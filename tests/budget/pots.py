@@ -64,13 +64,13 @@ class World:
         self.ledger.sweep(self.terms, self.now)
 
     def pots(self) -> dict[PotKey, Pot]:
-        """Read all pots from the store, past all that is kept in memory."""
-        self.store.begin()
+        """Read all pots from the store, past what the ledger keeps in memory, and without a word to it."""
+        if not self.store.begin():
+            self.ledger._pages.forget()  # somebody else has written: the ledger would not be told again
         try:
             return {row.key: decode_pot(row.body) for row in self.store.all_pots()}
         finally:
             self.store.rollback()
-            self.ledger._pages.forget()
 
     def pot(self, budget: str = BUDGET, scope: str = "") -> Pot:
         key = PotKey(budget, scope, window_at(self.known[budget].window, self.now).id)

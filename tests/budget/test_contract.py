@@ -31,7 +31,8 @@ def test_the_last_unit_can_be_spent_and_no_more(world: World) -> None:
         assert granted(other.cost(1)) == 1
     refused = short(one.cost(1))
     assert refused.shortfall.left == 0
-    assert "100 on lease" in refused.reason
+    # What the one who asks had on lease is spent, or it would not ask.
+    assert "50 is used or reserved and 50 on lease" in refused.reason
     assert "2027-01-16T00:00:00Z" in refused.reason
     assert refused.shortfall.resets_at == NOON + 43_200
     assert world.stands() == (0, 0, 100)
@@ -252,13 +253,13 @@ def test_what_was_spent_without_a_lease_is_booked_and_flagged(world: World) -> N
     assert news.amounts == {COST: 30}
 
 
-def test_an_outcome_whose_decision_was_lost_is_booked(world: World) -> None:
+def test_an_outcome_of_which_nothing_was_reserved_is_booked_and_flagged(world: World) -> None:
     holder = world.holder()
     granted(holder.cost(50))
     lost = holder.decision(holder.spend(30))
     holder.fold(holder.outcome(lost, holder.spend(20)))
-    assert world.stands() == (20, 0, 30)
-    assert not world.pot().overshoot
+    assert world.stands() == (20, 0, 50)
+    assert world.pot().overshoot == {COST: 20}
 
 
 def test_no_outcome_settles_at_the_estimate(open_store: OpenStore) -> None:
@@ -333,6 +334,8 @@ def test_a_restart_gives_back_what_was_not_spent(world: World) -> None:
     world.ledger.disown(disown, "w1", world.now, world.terms)
     assert world.stands() == (0, 30, 70)
     assert not world.told("Forfeited")
+    holder.give_back({COST: 60})
+    assert world.stands() == (0, 30, 10)
 
 
 def test_what_a_lost_machine_held_counts_as_used(world: World) -> None:
@@ -477,6 +480,34 @@ def test_a_lease_of_a_rolling_window_is_over_with_it(open_store: OpenStore) -> N
     granted(world.holder("w2").cost(100))
 
 
+def test_what_never_arrived_of_a_rolling_window_is_told_from_what_did(open_store: OpenStore) -> None:
+    world = World(open_store(), budget(cost=100, window=BudgetWindow(kind="Rolling", duration_seconds=600)))
+    holder = world.holder()
+    granted(holder.cost(1))
+    granted(holder.cost(10, lost=True))
+    world.now += 1000
+    granted(holder.cost(90))
+    granted(holder.cost(5))
+    assert world.stands() == (0, 0, 95)
+    short(world.holder("w2").cost(6))
+
+
+def test_the_late_record_of_a_rolling_window_is_not_taken_off_a_new_lease(open_store: OpenStore) -> None:
+    world = World(open_store(), budget(cost=100, window=BudgetWindow(kind="Rolling", duration_seconds=600)))
+    holder = world.holder()
+    granted(holder.cost(30))
+    late = holder.decision(holder.spend(20))
+    world.now += 1000
+    granted(holder.cost(40))
+    holder.fold(late)
+    assert world.stands() == (0, 20, 40)
+    assert world.pot().overshoot == {COST: 20}
+    holder.give_back({COST: 10})
+    assert world.stands() == (0, 20, 40), "that was left of the old one"
+    holder.give_back({COST: 40})
+    assert world.stands() == (0, 20, 0)
+
+
 # What makes no sense
 
 
@@ -546,8 +577,7 @@ def test_a_batch_that_fails_has_not_happened(world: World) -> None:
     with pytest.raises(RuntimeError):
         fails()
     assert world.stands() == (0, 0, 10)
-    world.holder("w2").got.clear()
-    granted(world.holder("w2").cost(90))
+    granted(world.holder("w3").cost(90))
 
 
 def test_a_failure_within_a_batch_cannot_be_passed_over(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -607,3 +637,22 @@ def test_a_question_about_nothing_known_leaves_no_trace(world: World) -> None:
     request = Reserve(born="b", wishes=())
     assert world.ledger.reserve(request, "w1", world.terms, world.now).answers == ()
     assert world.pots() == {}
+
+
+def test_a_question_that_was_overtaken_gets_nothing_and_frees_nothing(world: World) -> None:
+    first = Reserve(born="b", number=1, wishes=(Wish(agent="reports/a", needs=(need(10),)),))
+    second = Reserve(born="b", number=2, wishes=(Wish(agent="reports/a", needs=(need(30),)),))
+    world.ledger.reserve(second, "w1", world.terms, world.now)
+    (late,) = world.ledger.reserve(first, "w1", world.terms, world.now).answers
+    short(late, "Throttle")
+    assert world.stands() == (0, 0, 30), "what the later one got may be in use"
+
+
+def test_the_pots_of_runs_are_forgotten_once_no_run_can_last_so_long(open_store: OpenStore) -> None:
+    world = World(open_store(), budget(window=TOTAL, cost=100))
+    granted(world.holder().ask(need(10, scope="run-abc")))
+    granted(world.holder().ask(need(10, scope="reports/a")))
+    world.sweep(8 * 86_400)
+    assert len(world.pots()) == 2
+    world.sweep(86_401)
+    assert [key.scope for key in world.pots()] == ["reports/a"]

@@ -103,8 +103,8 @@ def test_the_hardest_threshold_counts(make: MakeWorld) -> None:
     several = (threshold(50, "RequireApproval"), threshold(80, "Throttle"), threshold(90, "Pause"))
     world = make(budget(cost=100, thresholds=several))
     granted(world.holder().cost(50))
-    short(world.holder().cost(35), "RequireApproval")
-    short(world.holder().cost(45), "Deny")
+    short(world.holder("w2").cost(35), "RequireApproval")
+    short(world.holder("w2").cost(45), "Deny")
     assert world.ledger.paused(world.now) == ()
 
 

@@ -91,7 +91,8 @@ def _rows(pot: PotReport, now: float) -> Iterator[list[str | Text]]:
 def _row(pot: PotReport, limit: LimitReport, now: float) -> list[str | Text]:
     percent = words.used_percent(limit)
     values = (limit.spent, limit.reserved, limit.leased, limit.remaining, limit.max)
-    state = [f"paused: {pot.paused}" if pot.paused else "", words.forecast(limit, pot, now)]
+    # Why a pot is paused is a sentence; `show` has the room for it.
+    state = ["paused" if pot.paused else "", words.forecast(limit, pot, now)]
     return [
         printable(named(pot.budget)),
         printable(words.whose(pot.scope)),

@@ -28,6 +28,9 @@ from fleetward.registry.slice import Mode
 from fleetward_operator.hub.budgetterms import Paused, TermsOf, modes_of
 from fleetward_operator.hub.recalls import Recalls
 
+LOOKING_SHARE = 20
+"""Looking at all pots takes no more than one part in so many of the ledger's time; with few pots, each sweep does."""
+
 MAX_WAITING = 10_000
 """Questions that wait for an answer, of all webhooks together."""
 
@@ -78,6 +81,8 @@ class Budgets:
         self.told: Callable[[News], None] = _nothing
         """Called on the loop with what happened to a budget, after it is on record."""
         self.recalls = Recalls()
+        self._look_at = 0.0
+        """When all pots are looked at next, in seconds since the epoch."""
         self._modes: Mapping[str, Mode] = {}
         self._newest: dict[str, tuple[str, int]] = {}
         """The last question of each webhook."""
@@ -155,7 +160,8 @@ class Budgets:
             await self._work(foldings, batch, sweep=sweep)
 
     async def _work(self, foldings: Sequence[_Folding], batch: Sequence[_Asked], *, sweep: bool) -> None:
-        loop, terms = asyncio.get_running_loop(), self._terms.under(self._registry())
+        loop = asyncio.get_running_loop()
+        self._terms = terms = self._terms.under(self._registry())
         work = partial(self._keep, foldings, batch, terms, sweep=sweep)
         try:
             kept = await loop.run_in_executor(self._thread, work)
@@ -188,9 +194,10 @@ class Budgets:
             if isinstance(reply, calls.Reserved) and not asked.again and (pots := _short(reply)):
                 lessees[id(asked)] = ledger.lessees(pots, but=asked.webhook)
         report, crowded = None, {}
-        if sweep:
+        if sweep and now >= self._look_at:
             report = BudgetsReport(at=now, pots=ledger.report(terms, now))
             crowded = ledger.lessees(ledger.crowded(terms, now), but="")
+            self._look_at = now + LOOKING_SHARE * (time.time() - now)
         return _Kept(replies, lessees, crowded, ledger.paused(now), self._record(), report, terms)
 
     def _reply(self, asked: _Asked, terms: TermsOf, now: float) -> calls.Reply:

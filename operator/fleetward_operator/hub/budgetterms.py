@@ -60,5 +60,6 @@ def modes_of(pauses: Iterable[Paused], registry: Registry | None) -> Mapping[str
             pause = by_pot.get((budget, "")) or by_pot.get((budget, key))
             if pause is not None:
                 kind, _, name = budget.partition("/")
-                modes.setdefault(key, Mode("Paused", pause.reason, "", f"{kind} {name}"))
+                said = pause.reason.removeprefix(f"{kind} {name} ")  # the mode says it already
+                modes.setdefault(key, Mode("Paused", said, "", f"{kind} {name}"))
     return modes

@@ -75,7 +75,7 @@ class Spending:
 
     def settled(self, opened: OpenDecision, outcome: OutcomeRequest, elapsed_ms: int) -> tuple[Spend, ...]:
         """Give what an action took in the end, of a final outcome; `elapsed_ms` since its decision."""
-        return used(self._service.engine, opened, outcome, elapsed_ms) if opened.spends else ()
+        return used(self._service.engine, opened, outcome, elapsed_ms)
 
     async def _ask(self, evaluation: Evaluation, judgement: Judgement, needs: Needs) -> None:
         slice_ = self._service.engine.slice
