@@ -235,9 +235,9 @@ class Intake:
 
     def _note(self, problem: str) -> None:
         if problem and problem != self.problem:
-            _log.error("The audit store takes no records; the sidecars keep them: %s", problem)
+            _log.error("Records are not acknowledged, and the sidecars keep them: %s", problem)
         elif self.problem and not problem:
-            _log.warning("The audit store takes records again")
+            _log.warning("Records are acknowledged again")
         self.problem = problem
 
 
