@@ -11,7 +11,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from bench import chains, engine, http, picture, propagation
+from bench import budgets, chains, engine, http, picture, propagation
 from bench.stats import Samples
 
 KEPT = 2_000
@@ -38,11 +38,17 @@ def main() -> None:
         edits = propagation.measure(Path(folder) / "edits", options.edits)
         console.print("chains, delegations, plans and a trace ...")
         handed_down, counted = chains.measure(Path(folder) / "chains", options.rounds)
-    everything = {**samples, **growth, **over_http, **edits, **handed_down}
+        console.print(f"budgets: leased spending, and one hot pot of {budgets.WEBHOOKS} webhooks to its end ...")
+        spending = budgets.measure(Path(folder) / "budgets", options.rounds)
+        counted |= budgets.measure_hot(Path(folder) / "hot")
+    everything = {**samples, **growth, **over_http, **edits, **handed_down, **spending}
     ratios = _ratios(growth, over_http) | {
         "p50 decision at depth 5 / at depth 0": round(
             handed_down[chains.AT_5].percentile(50) / handed_down[chains.AT_0].percentile(50), 3
-        )
+        ),
+        "p50 decision under a budget / without one": round(
+            spending[budgets.LEASED].percentile(50) / spending[budgets.FREE].percentile(50), 3
+        ),
     }
     memory |= counted
     options.out.mkdir(parents=True, exist_ok=True)

@@ -8,6 +8,7 @@ from typing import Literal
 
 import msgspec
 
+from fleetward.budget.news import Event
 from fleetward.decision.action import Actual, Handover, PlannedStep, RecordedAction, RuleRef, Shortfall, Spend
 from fleetward.delegation.scope import Violation
 from fleetward.registry.slice import Decision, Mode, Obligation, OperatingMode, Wire
@@ -111,7 +112,7 @@ class ModeChangeRecord(_Head, frozen=True, kw_only=True, tag="ModeChange"):
 class BudgetRecord(_Head, frozen=True, kw_only=True, tag="Budget"):
     """Something happened to a budget that no decision says."""
 
-    event: Literal["Threshold", "Paused", "Resumed", "SettledAtEstimate", "Overshoot", "Forfeited"]
+    event: Event
     """Forfeited: what a webhook held on lease when its machine died counts as used."""
     budget: str
     scope: str = ""

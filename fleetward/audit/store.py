@@ -125,15 +125,17 @@ class Store:
     def append_own(self, build: Callable[[str, str, int], Record]) -> Record:
         """Store a record of the store's own writer, made by `build(id, writer, seq)`; see StoreWriter."""
         with self._transaction() as connection:
-            found = connection.execute("SELECT writer FROM own_writer").fetchone()
-            writer = found[0] if found else new_writer_id()
-            if not found:
-                connection.execute("INSERT INTO own_writer VALUES (?)", (writer,))
+            writer = _own_writer(connection)
             last = connection.execute("SELECT max(seq) FROM records WHERE writer = ?", (writer,)).fetchone()[0]
             seq = (last or 0) + 1
             record = build(f"{writer}-{seq}", writer, seq)
             _insert(connection, _row(encode(record)))
         return record
+
+    def identity(self) -> str:
+        """Give the id of the store's own writer, which tells it from other stores; made if need be."""
+        with self._transaction() as connection:
+            return _own_writer(connection)
 
     def report(self, writer: str, workload: str, seq: int) -> None:
         """Note that `writer`, running as `workload`, says it has spooled records up to `seq`. Never goes back."""
@@ -301,3 +303,12 @@ def _row(line: bytes) -> _Row:
     if isinstance(record, DecisionRecord):
         return (*head, "Decision", record.agent, record.run, record.decision, record.id, body)
     return (*head, "Outcome", record.agent, record.run, record.decision, record.decision_id, body)
+
+
+def _own_writer(connection: sqlite3.Connection) -> str:
+    found = connection.execute("SELECT writer FROM own_writer").fetchone()
+    if found:
+        return str(found[0])
+    writer = new_writer_id()
+    connection.execute("INSERT INTO own_writer VALUES (?)", (writer,))
+    return writer

@@ -5,10 +5,11 @@ keeps programs out; somebody who owns the file can still replace it.
 """
 
 import contextlib
-import os
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
+
+from fleetward.sqlitefile import FileKind, closing_on_error, is_fresh
 
 APPLICATION_ID = 0x46574155
 """Marks the file as an audit store of Fleetward (`PRAGMA application_id`; the letters FWAU)."""
@@ -74,6 +75,9 @@ class StoreError(Exception):
     """The audit store cannot do what was asked; the message says which file, why, and what to do."""
 
 
+_KIND = FileKind("audit store", "an audit store of Fleetward", APPLICATION_ID, SCHEMA_VERSION, StoreError)
+
+
 @contextlib.contextmanager
 def explained(path: Path) -> Iterator[None]:
     """Turn SQLite's errors into StoreError."""
@@ -85,96 +89,38 @@ def explained(path: Path) -> Iterator[None]:
 
 def connect(path: Path) -> sqlite3.Connection:
     """Open the store to write, made if need be. Raises StoreError."""
-    try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
-    except OSError as error:
-        raise StoreError(f"cannot open the audit store {path}: {error.strerror}") from error
+    _KIND.make(path)
     with explained(path):
         connection = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
-        with _closing_on_error(connection):
-            fresh = _is_fresh(connection)
+        with closing_on_error(connection):
+            fresh = is_fresh(connection)
             if not fresh:
                 _check(connection, path)
-            mode = connection.execute("PRAGMA journal_mode = WAL").fetchone()[0]
-            if mode != "wal":
-                raise StoreError(f"audit store {path}: its file system cannot do WAL; put it on a local disk")
-            connection.execute("PRAGMA synchronous = FULL")
+            _KIND.be_durable(connection, path)
             if fresh:
-                _create(connection)
+                _KIND.create(connection, (*_TABLES.split(";"), *_TRIGGERS.values()))
                 _check(connection, path)
     return connection
 
 
 def connect_read_only(path: Path) -> sqlite3.Connection:
     """Open the store to read, while the hub may be writing. Raises StoreError."""
-    if not path.exists():
-        raise StoreError(f"there is no audit store at {path}; `fleetward serve` writes one")
-    options = "mode=ro"
-    if not os.access(path.parent, os.W_OK) and not Path(f"{path}-wal").exists():
-        # Nobody is writing, and SQLite could not make the files it shares with a writer.
-        options += "&immutable=1"
     with explained(path):
-        connection = sqlite3.connect(
-            f"{path.absolute().as_uri()}?{options}",
-            uri=True,
-            timeout=BUSY_SECONDS,
-            isolation_level=None,
-            check_same_thread=False,
-        )
-        with _closing_on_error(connection):
-            if _is_fresh(connection):
-                raise StoreError(f"the audit store {path} is empty: no hub has written to it yet")
-            _check(connection, path)
+        connection = _KIND.connect_read_only(path, BUSY_SECONDS)
+        with closing_on_error(connection):
+            _check_triggers(connection, path)
     return connection
 
 
-@contextlib.contextmanager
-def _closing_on_error(connection: sqlite3.Connection) -> Iterator[None]:
-    try:
-        yield
-    except BaseException:
-        connection.close()
-        raise
-
-
-def _is_fresh(connection: sqlite3.Connection) -> bool:
-    objects = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
-    return not objects and not _pragma(connection, "application_id")
-
-
-def _create(connection: sqlite3.Connection) -> None:
-    connection.execute("BEGIN IMMEDIATE")
-    try:
-        # Another process may have been first.
-        if _is_fresh(connection):
-            for statement in (*_TABLES.split(";"), *_TRIGGERS.values()):
-                connection.execute(statement)
-            connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-            connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
-        connection.execute("COMMIT")
-    except BaseException:
-        connection.execute("ROLLBACK")
-        raise
-
-
 def _check(connection: sqlite3.Connection, path: Path) -> None:
-    if _pragma(connection, "application_id") != APPLICATION_ID:
-        raise StoreError(f"{path} is an SQLite file, but not an audit store of Fleetward; use another path")
-    version = _pragma(connection, "user_version")
-    if version != SCHEMA_VERSION:
-        raise StoreError(
-            f"the audit store {path} has schema version {version}, and this Fleetward knows version"
-            f" {SCHEMA_VERSION}: use the Fleetward that wrote it, or a newer one"
-        )
+    _KIND.check(connection, path)
+    _check_triggers(connection, path)
+
+
+def _check_triggers(connection: sqlite3.Connection, path: Path) -> None:
     found = connection.execute("SELECT name, sql FROM sqlite_master WHERE type = 'trigger'").fetchall()
     if {name: sql.split() for name, sql in found} != {name: sql.split() for name, sql in _TRIGGERS.items()}:
         raise StoreError(
             f"the triggers that keep the audit store {path} append-only were altered: treat its records as"
             " suspect, keep the file for inquiry, and move it aside to start a new store"
         )
-
-
-def _pragma(connection: sqlite3.Connection, name: str) -> int:
-    value: int = connection.execute(f"PRAGMA {name}").fetchone()[0]
-    return value

@@ -113,6 +113,10 @@ class Ledger:
         """Book what records say; only records that no fold has seen, by their writers' numbers, which go up."""
         self._do(lambda: folding.fold(self._pages, entries, terms, now))
 
+    def folded(self, writer: str) -> int:
+        """Give the number of the last record of a writer that was folded; 0 where there is none."""
+        return self._do(lambda: self._store.writers((writer,)).get(writer, 0))
+
     def sweep(self, terms: TermsOf, now: float) -> None:
         """Settle what had no outcome in time, end pauses, forget windows that are over. Call it every second or so."""
         self._do(lambda: sweeping.sweep(self._pages, terms, now))

@@ -20,6 +20,9 @@ LEASE_SECONDS = 5.0
 FORGET_LEASE_SECONDS = 3600.0
 """After how long a lease of which nothing is left is forgotten."""
 
+FORGET_LATE_SECONDS = 30 * 86_400.0
+"""The same, where what was left of it was kept aside, and may yet be spent on record or given back."""
+
 
 class PotKey(NamedTuple):
     """Names one window of a pot."""
@@ -44,6 +47,10 @@ class HeldLease(msgspec.Struct, omit_defaults=True):
     or its return, may still come."""
     number: int = 0
     """Of the last question that told what the process has."""
+
+    def forgettable(self, now: float) -> bool:
+        """Say whether a lease of which nothing is left need not be known any more."""
+        return self.at + (FORGET_LATE_SECONDS if some(self.late) else FORGET_LEASE_SECONDS) <= now
 
     def left(self) -> dict[str, int]:
         """Give what is outstanding: not known to be spent, nor given back."""
@@ -235,7 +242,7 @@ class Pot(msgspec.Struct, omit_defaults=True):
             return
         self.pruned_at = now
         for holder, leases in list(self.leases.items()):
-            kept = [lease for lease in leases if lease.at + FORGET_LEASE_SECONDS > now or some(lease.left())]
+            kept = [lease for lease in leases if some(lease.left()) or not lease.forgettable(now)]
             if len(kept) == len(leases):
                 continue
             if kept:

@@ -55,6 +55,9 @@ class _Reserving:
         self._hear()
         answers = [self._wish(index, wish) for index, wish in enumerate(self._request.wishes)]
         self._top_up(answers)
+        for asked in self._asked.values():
+            if isinstance(asked, _Asked):
+                asked.room.pot.prune(self._now)  # not before all is granted: a lease that is added to must be known
         return Reserved(answers=tuple(answers))
 
     # What is asked about
@@ -151,7 +154,6 @@ class _Reserving:
         room = asked.room
         room.take(amounts, agent)
         room.pot.grant(self._holder, self._request.born, amounts, self._now, self._request.number)
-        room.pot.prune(self._now)
         add(asked.granted, amounts)
         self._pages.changed(asked.key)
         seconds = TOKEN_SECONDS if ACTIONS in amounts else LEASE_SECONDS

@@ -9,6 +9,7 @@ from typing import Any
 
 from fleetward.budget.sql import TABLES, LedgerStore
 from fleetward.budget.store import SCHEMA_VERSION, LedgerError
+from fleetward.sqlitefile import FileKind, closing_on_error, is_fresh
 
 APPLICATION_ID = 0x46574247
 """Marks the file as a ledger of Fleetward (`PRAGMA application_id`; the letters FWBG)."""
@@ -24,6 +25,8 @@ _TYPES = {
     "options": " WITHOUT ROWID",
 }
 
+_KIND = FileKind("ledger of budgets", "a ledger of Fleetward", APPLICATION_ID, SCHEMA_VERSION, LedgerError)
+
 
 class SqliteLedgerStore(LedgerStore):
     """Keeps a ledger in a file. One thread uses it; other processes may have the same file open."""
@@ -36,7 +39,7 @@ class SqliteLedgerStore(LedgerStore):
         self._read_only = read_only
         self._seen = -1
         with self._explained():
-            self._connection = self._connect_read_only() if read_only else self._connect()
+            self._connection = _KIND.connect_read_only(self.path, BUSY_SECONDS) if read_only else self._connect()
 
     def begin(self) -> bool:
         """Begin a transaction; see LedgerStore."""
@@ -84,83 +87,12 @@ class SqliteLedgerStore(LedgerStore):
             raise LedgerError(f"ledger of budgets {self.path}: {error}") from error
 
     def _connect(self) -> sqlite3.Connection:
-        try:
-            self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
-        except OSError as error:
-            raise LedgerError(f"cannot open the ledger of budgets {self.path}: {error.strerror}") from error
+        _KIND.make(self.path)
         connection = sqlite3.connect(self.path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
-        try:
-            if not _is_fresh(connection):
-                self._check(connection)
-            if connection.execute("PRAGMA journal_mode = WAL").fetchone()[0] != "wal":
-                raise LedgerError(  # noqa: TRY301 - the connection is closed below, whatever is wrong
-                    f"ledger of budgets {self.path}: its file system cannot do WAL; put it on a local disk"
-                )
-            connection.execute("PRAGMA synchronous = FULL")
-            _create(connection)
-            self._check(connection)
-        except BaseException:
-            connection.close()
-            raise
+        with closing_on_error(connection):
+            if not is_fresh(connection):
+                _KIND.check(connection, self.path)
+            _KIND.be_durable(connection, self.path)
+            _KIND.create(connection, TABLES.format(**_TYPES).split(";"))
+            _KIND.check(connection, self.path)
         return connection
-
-    def _connect_read_only(self) -> sqlite3.Connection:
-        if not self.path.exists():
-            raise LedgerError(f"there is no ledger of budgets at {self.path}; `fleetward serve` writes one")
-        options = "mode=ro"
-        if not os.access(self.path.parent, os.W_OK) and not Path(f"{self.path}-wal").exists():
-            # Nobody is writing, and SQLite could not make the files it shares with a writer.
-            options += "&immutable=1"
-        connection = sqlite3.connect(
-            f"{self.path.absolute().as_uri()}?{options}",
-            uri=True,
-            timeout=BUSY_SECONDS,
-            isolation_level=None,
-            check_same_thread=False,
-        )
-        try:
-            if _is_fresh(connection):
-                raise LedgerError(  # noqa: TRY301 - as above
-                    f"the ledger of budgets {self.path} is empty: no hub has written to it yet"
-                )
-            self._check(connection)
-        except BaseException:
-            connection.close()
-            raise
-        return connection
-
-    def _check(self, connection: sqlite3.Connection) -> None:
-        if _pragma(connection, "application_id") != APPLICATION_ID:
-            raise LedgerError(f"{self.path} is an SQLite file, but not a ledger of Fleetward; use another path")
-        version = _pragma(connection, "user_version")
-        if version != SCHEMA_VERSION:
-            raise LedgerError(
-                f"the ledger of budgets {self.path} has schema version {version}, and this Fleetward knows version"
-                f" {SCHEMA_VERSION}: use the Fleetward that wrote it, or a newer one"
-            )
-
-
-def _is_fresh(connection: sqlite3.Connection) -> bool:
-    objects = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
-    return not objects and not _pragma(connection, "application_id")
-
-
-def _create(connection: sqlite3.Connection) -> None:
-    connection.execute("BEGIN IMMEDIATE")
-    try:
-        # Another process may have been first.
-        if _is_fresh(connection):
-            for statement in TABLES.format(**_TYPES).split(";"):
-                connection.execute(statement)
-            connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-            connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
-        connection.execute("COMMIT")
-    except BaseException:
-        connection.execute("ROLLBACK")
-        raise
-
-
-def _pragma(connection: sqlite3.Connection, name: str) -> int:
-    value: int = connection.execute(f"PRAGMA {name}").fetchone()[0]
-    return value

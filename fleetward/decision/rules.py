@@ -158,6 +158,21 @@ def erred(rule: ReadyRule, error: str) -> Hit | Erred:
     return Hit(rule, msgspec.structs.replace(rule.ref, decision="Deny", error=error))
 
 
+def ref_of(policy: Policy, rule: Rule, principal: str) -> RuleRef:
+    """Identify a rule that counts, for the agent `principal`, as what it says."""
+    return RuleRef(
+        policy=policy.name,
+        kind=policy.kind,
+        uid=policy.uid,
+        generation=policy.generation,
+        hash=policy.hash,
+        rule=rule.name,
+        decision=rule.decision,
+        enforcement=policy.enforcement,
+        principal=principal,
+    )
+
+
 def pot_of(policy: Policy, rule: Rule) -> str:
     """Give `KIND/NAME#RULE` of a rule that throttles beyond some limit only; empty for any other.
 
@@ -193,17 +208,7 @@ def _ready(
             broken = error.message
     exclude = rule.exclude if rule.exclude is not None and may_concern(agent, rule.exclude, path) else None
     return ReadyRule(
-        ref=RuleRef(
-            policy=policy.name,
-            kind=policy.kind,
-            uid=policy.uid,
-            generation=policy.generation,
-            hash=policy.hash,
-            rule=rule.name,
-            decision=rule.decision,
-            enforcement=policy.enforcement,
-            principal=principal or agent.key,
-        ),
+        ref=ref_of(policy, rule, principal or agent.key),
         severity=SEVERITY[rule.decision],
         phase=rule.phase,
         kinds=_as_set(rule.match.kinds),

@@ -7,6 +7,7 @@ from fleetward.decision.action import RuleRef
 from fleetward.decision.engine import Engine
 from fleetward.decision.evaluation import Evaluation
 from fleetward.decision.judgement import Judgement, throttled
+from fleetward.decision.rules import ref_of
 from fleetward.registry.slice import Items, Policy, Rule, Throttle
 
 
@@ -42,17 +43,7 @@ def throttling(engine: Engine, evaluation: Evaluation, pot: str) -> Throttling |
         return None
     policy, rule = found
     principal = _whose(engine.slice.items, evaluation, pot.rpartition("#")[0])
-    ref = RuleRef(
-        policy=policy.name,
-        kind=policy.kind,
-        uid=policy.uid,
-        generation=policy.generation,
-        hash=policy.hash,
-        rule=rule.name,
-        decision=rule.decision,
-        enforcement=policy.enforcement,
-        principal=principal,
-    )
+    ref = ref_of(policy, rule, principal)
     return Throttling(ref, limit_in_words(found[1].throttle), principal != evaluation.agent, rule.message)
 
 

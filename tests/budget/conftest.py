@@ -1,10 +1,11 @@
-"""Ledger stores of both kinds, for tests that hold for either."""
+"""Ledger stores of both kinds, and a budget in them, for tests that hold for either."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from budget.pots import World, budget
 from support.postgres import Postgres, postgres
 
 from fleetward.budget.sql import LedgerStore
@@ -34,3 +35,9 @@ def open_store(place: str) -> Iterator[Callable[..., LedgerStore]]:
     yield open_one
     for store in opened:
         store.close()
+
+
+@pytest.fixture
+def world(open_store: Callable[..., LedgerStore]) -> World:
+    """Give a ledger of one budget, with a limit of 100."""
+    return World(open_store(), budget(cost=100))

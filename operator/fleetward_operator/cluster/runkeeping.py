@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Protocol
 
 from fleetward.run.journal import RunStore
-from fleetward_operator.hub.runs import Keys, OwnRecords, Runs
+from fleetward_operator.hub.own import OwnRecords
+from fleetward_operator.hub.runs import Keys, Runs
 from fleetward_operator.relay.desk import RunDesk, Twins
 from fleetward_operator.relay.lane import Keepers, Lanes
 from fleetward_operator.relay.tags import open_tag, run_ids

@@ -7,11 +7,12 @@ from collections import OrderedDict, deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 from fleetward.audit.query import utc
 from fleetward.audit.record import AccessRefusedRecord, Record
 from fleetward.audit.store import StoreError
+from fleetward_operator.hub.own import OwnRecords
 
 SAME_SECONDS = 60.0
 """The same refusal of the same workload is recorded at most once in this time."""
@@ -32,13 +33,6 @@ MAX_REASON = 500
 RETRY_SECONDS = 1.0
 
 _log = logging.getLogger(__name__)
-
-
-class AccessStore(Protocol):
-    """What is needed of `fleetward.audit.store.Store`. Raises StoreError."""
-
-    def append_own(self, build: Callable[[str, str, int], Record]) -> Record:
-        """Commit a record of the hub's own."""
 
 
 class Refusal(NamedTuple):
@@ -65,7 +59,7 @@ class AccessJournal:
     """
 
     def __init__(
-        self, store: AccessStore, committed: Callable[[], None], *, clock: Callable[[], float] = time.monotonic
+        self, store: OwnRecords, committed: Callable[[], None], *, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._store = store
         self._committed = committed

@@ -9,15 +9,12 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from functools import partial
-from typing import NamedTuple, Protocol, Self
-
-import msgspec
+from typing import NamedTuple, Self
 
 from fleetward.audit.query import utc
 from fleetward.audit.record import BudgetRecord, Record
 from fleetward.audit.store import StoreError
 from fleetward.budget import calls
-from fleetward.budget.amounts import add
 from fleetward.budget.ledger import Entry, Ledger
 from fleetward.budget.news import News, Pause
 from fleetward.budget.report import BudgetsReport, PotReport
@@ -25,8 +22,11 @@ from fleetward.budget.store import LedgerError
 from fleetward.decision.replies import Failed
 from fleetward.registry.registry import Registry
 from fleetward.registry.slice import Mode
+from fleetward_operator.hub.asks import BudgetAnswer
 from fleetward_operator.hub.budgetterms import Paused, TermsOf, modes_of
+from fleetward_operator.hub.own import OwnRecords
 from fleetward_operator.hub.recalls import Recalls
+from fleetward_operator.hub.secondtry import NewestQuestions, second_try, short_of
 
 LOOKING_SHARE = 20
 """Looking at all pots takes no more than one part in so many of the ledger's time; with few pots, each sweep does."""
@@ -42,20 +42,11 @@ SWEEP_SECONDS = 1.0
 
 _log = logging.getLogger(__name__)
 
-Answer = Callable[[calls.Reply], None]
-
-
-class OwnRecords(Protocol):
-    """What is needed of `fleetward.audit.store.Store`."""
-
-    def append_own(self, build: Callable[[str, str, int], Record]) -> Record:
-        """Commit a record of the hub's own. Raises StoreError."""
-
 
 class _Asked(NamedTuple):
     request: calls.Request
     webhook: str
-    answer: Answer
+    answer: BudgetAnswer
     again: bool = False
     """Whether it was asked before, and leases of others were recalled since."""
 
@@ -81,11 +72,12 @@ class Budgets:
         self.told: Callable[[News], None] = _nothing
         """Called on the loop with what happened to a budget, after it is on record."""
         self.recalls = Recalls()
+        self.filled: Callable[[], bool] = lambda: True
+        """Whether all that was on record when the hub started is in the ledger; before that, nothing is granted."""
         self._look_at = 0.0
         """When all pots are looked at next, in seconds since the epoch."""
         self._modes: Mapping[str, Mode] = {}
-        self._newest: dict[str, tuple[str, int]] = {}
-        """The last question of each webhook."""
+        self._newest = NewestQuestions()
         self._waiting: deque[_Asked] = deque()
         self._folding: deque[_Folding] = deque()
         self._wake = asyncio.Event()
@@ -120,16 +112,18 @@ class Budgets:
         """Whether the ledger is kept here, and not asked elsewhere."""
         return True
 
-    def ask(self, request: calls.Request, *, webhook: str, agents: Collection[str], answer: Answer) -> None:
+    def ask(self, request: calls.Request, *, webhook: str, agents: Collection[str], answer: BudgetAnswer) -> None:
         """Have a question of a webhook that serves `agents` answered, in the order of asking."""
         foreign = {w.agent for w in request.wishes} - set(agents) if isinstance(request, calls.Reserve) else set()
         if foreign:
             answer(Failed(reason=f"agent {min(foreign)} is not one that this webhook serves"))
+        elif isinstance(request, calls.Reserve) and not self.filled():
+            answer(Failed(reason="what is on record is being entered into the ledger of budgets"))
         elif len(self._waiting) >= MAX_WAITING:
             answer(Failed(reason=f"{MAX_WAITING} questions about budgets wait already"))
         else:
             if isinstance(request, calls.Reserve):
-                self._newest[webhook] = _number(request)
+                self._newest.note(webhook, request)
             self._put(_Asked(request, webhook, answer))
 
     async def fold(self, entries: Sequence[Entry]) -> None:
@@ -138,6 +132,10 @@ class Budgets:
         self._folding.append(_Folding(entries, done))
         self._wake.set()
         await done
+
+    async def folded(self, writer: str) -> int:
+        """Give the number of the last record of a writer that was settled. Raises LedgerError."""
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self._ledger.folded, writer)
 
     def _put(self, asked: _Asked) -> None:
         self._waiting.append(asked)
@@ -191,7 +189,7 @@ class Budgets:
                 ledger.sweep(terms, now)
         lessees = {}
         for asked, reply in zip(batch, replies, strict=True):
-            if isinstance(reply, calls.Reserved) and not asked.again and (pots := _short(reply)):
+            if isinstance(reply, calls.Reserved) and not asked.again and (pots := short_of(reply)):
                 lessees[id(asked)] = ledger.lessees(pots, but=asked.webhook)
         report, crowded = None, {}
         if sweep and now >= self._look_at:
@@ -238,7 +236,7 @@ class Budgets:
 
     def _try_again(self, again: _Asked, reply: calls.Reply) -> None:
         """Ask once more, unless the webhook has given the question up: it would never know what it was granted."""
-        if self._newest.get(again.webhook) == _number(again.request):
+        if self._newest.is_newest(again.webhook, again.request):
             self._put(again)
         else:
             again.answer(reply)
@@ -281,44 +279,6 @@ class _Kept(NamedTuple):
     terms: TermsOf
 
 
-def _short(reply: calls.Reserved) -> list[calls.PotRef]:
-    """Give the pots that had no room."""
-    return [
-        calls.PotRef(budget=answer.shortfall.budget, scope=answer.shortfall.scope)
-        for answer in reply.answers
-        if isinstance(answer, calls.Short)
-    ]
-
-
-def second_try(
-    request: calls.Reserve, reply: calls.Reserved
-) -> tuple[calls.Reserve, Callable[[calls.Reply], calls.Reply]]:
-    """Give the question for what had no room, and what joins its answer with the first one.
-
-    The holder does not know yet what it was granted at the first try, so its holdings are brought up to date for it.
-    """
-    short = [index for index, answer in enumerate(reply.answers) if isinstance(answer, calls.Short)]
-    got = {(h.budget, h.scope, h.window): h for h in request.holdings}
-    for answer in reply.answers:
-        for grant in answer.grants if isinstance(answer, calls.Lease) else ():
-            key = (grant.budget, grant.scope, grant.window)
-            held = got.get(key) or calls.Holding(budget=grant.budget, scope=grant.scope, window=grant.window, got={})
-            total = dict(held.got)
-            add(total, grant.amounts)
-            got[key] = msgspec.structs.replace(held, got=total)
-    second = msgspec.structs.replace(
-        request, wishes=tuple(request.wishes[index] for index in short), holdings=tuple(got.values())
-    )
-
-    def merge(more: calls.Reply) -> calls.Reply:
-        if not isinstance(more, calls.Reserved):
-            return more  # whether it was granted is not known; the webhook asks what it has
-        answers = dict(zip(short, more.answers, strict=True))
-        return calls.Reserved(answers=tuple(answers.get(i, answer) for i, answer in enumerate(reply.answers)))
-
-    return second, merge
-
-
 def _record_of(news: News, version: str, id_: str, writer: str, seq: int) -> Record:
     return BudgetRecord(
         id=id_,
@@ -337,11 +297,6 @@ def _record_of(news: News, version: str, id_: str, writer: str, seq: int) -> Rec
         reason=news.reason,
         registry_version=version,
     )
-
-
-def _number(request: calls.Request) -> tuple[str, int]:
-    """Tell questions of one webhook apart."""
-    return request.born, request.number if isinstance(request, calls.Reserve) else 0
 
 
 def _fail(done: asyncio.Future[None], error: LedgerError) -> None:

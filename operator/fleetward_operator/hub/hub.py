@@ -14,7 +14,8 @@ from fleetward.registry.registry import BudgetPauses, Registry
 from fleetward.registry.slice import Mode, OperatingMode, Wire
 from fleetward.run import calls
 from fleetward.stream import messages
-from fleetward_operator.hub.access import AccessJournal, AccessStore, Refusal
+from fleetward_operator.hub.access import AccessJournal, Refusal
+from fleetward_operator.hub.asks import AsksBudgets, RunAnswer
 from fleetward_operator.hub.binding import Binding, WorkloadBinding
 from fleetward_operator.hub.frames import RefusedError
 from fleetward_operator.hub.inforce import ModeInForce, ModesInForce
@@ -23,6 +24,7 @@ from fleetward_operator.hub.kept import KeptRuns
 from fleetward_operator.hub.link import SidecarLink
 from fleetward_operator.hub.modes import ModeJournal, ModeStore, RecordedElsewhere
 from fleetward_operator.hub.recalls import Recalls
+from fleetward_operator.hub.settlement import SettledStore, Settlement
 from fleetward_operator.hub.view import View
 
 DEFAULT_TTL = 5.0
@@ -41,7 +43,7 @@ DRAIN_SECONDS = 2.0
 _log = logging.getLogger(__name__)
 
 
-class HubStore(RecordStore, ModeStore, AccessStore, Protocol):
+class HubStore(RecordStore, ModeStore, SettledStore, Protocol):
     """What a hub needs of `fleetward.audit.store.Store`."""
 
 
@@ -49,13 +51,7 @@ class Desk(Protocol):
     """What a hub needs of `runs.Runs`."""
 
     def ask(
-        self,
-        request: calls.Request,
-        *,
-        webhook: str,
-        agents: Collection[str],
-        registry: Registry,
-        answer: Callable[[calls.Reply], None],
+        self, request: calls.Request, *, webhook: str, agents: Collection[str], registry: Registry, answer: RunAnswer
     ) -> None:
         """Have a question of a webhook that serves `agents` answered."""
 
@@ -66,29 +62,24 @@ class Desk(Protocol):
         """Give the public keys that grants may be signed with."""
 
 
-class BudgetDesk(Protocol):
+class BudgetDesk(AsksBudgets, Protocol):
     """What a hub needs of `budgets.Budgets`."""
 
     paused: Callable[[Mapping[str, Mode]], None]
     """Called with the agents that budgets pause, whenever these are others."""
     recalls: Recalls
+    filled: Callable[[], bool]
+    """Whether all that was on record when the hub started is in the ledger; before that, nothing is granted."""
 
     async def fold(self, entries: Sequence[Entry]) -> None:
         """Settle by records; return when that is kept. Raises LedgerError."""
 
+    async def folded(self, writer: str) -> int:
+        """Give the number of the last record of a writer that was settled. Raises LedgerError."""
+
     @property
     def keeps(self) -> bool:
         """Whether the ledger is kept here, and not asked elsewhere."""
-
-    def ask(
-        self,
-        request: budget_calls.Request,
-        *,
-        webhook: str,
-        agents: Collection[str],
-        answer: Callable[[budget_calls.Reply], None],
-    ) -> None:
-        """Have a question of a webhook that serves `agents` answered."""
 
 
 class LinkStatus(Wire, frozen=True):
@@ -164,7 +155,8 @@ class Hub:
         self.proves = not isinstance(binding, WorkloadBinding)
         self.ttl = ttl
         self.max_link_age = max_link_age
-        self.intake = Intake(store, committed, None if budgets is None else budgets.fold)
+        settlement = None if budgets is None else Settlement(store, budgets)
+        self.intake = Intake(store, committed, settlement)
         self._journal = ModeJournal(store, committed, recorded_elsewhere)
         self._access = AccessJournal(store, committed)
         self._runs = runs
@@ -172,6 +164,7 @@ class Hub:
         if budgets is not None:
             budgets.paused = self._pause_by_budget
             budgets.recalls.send = self._recall
+            budgets.filled = lambda: settlement is not None and settlement.begun
         self._paused: Mapping[str, Mode] = {}
         """The agents that budgets pause."""
         self.resources: Registry | None = None
@@ -185,6 +178,7 @@ class Hub:
         self._tasks: list[asyncio.Task[None]] = []
 
     async def __aenter__(self) -> Self:
+        await self.intake.begin()
         self._tasks = [asyncio.create_task(part.run()) for part in (self.intake, self._journal, self._access)]
         return self
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from typing import Protocol
@@ -11,6 +11,7 @@ from fleetward.audit.store import ConflictError, StoreError
 from fleetward.budget.ledger import Entry
 from fleetward.budget.store import LedgerError
 from fleetward_operator.hub.lane import Lane
+from fleetward_operator.hub.settlement import Settlement
 
 MAX_TRANSACTION_RECORDS = 4096
 """How many records at most go into one transaction."""
@@ -47,21 +48,16 @@ class RecordStore(Protocol):
         """Say whether there is a record of the writer about the agent."""
 
 
-Settle = Callable[[Sequence[Entry]], Awaitable[None]]
-"""Settles budgets by records that are in the store; returns when that is kept. Raises LedgerError."""
-
-
 class Intake:
     """Takes records from all lanes to the store, in one thread. `committed` is called after each commit.
 
-    A record is acknowledged once it is stored and what it says of budgets is settled: so the ledger needs no other
-    way to catch up after a crash than that the records come again.
+    A record is acknowledged once it is stored and what it says of budgets is settled.
     """
 
-    def __init__(self, store: RecordStore, committed: Callable[[], None], settle: Settle | None = None) -> None:
+    def __init__(self, store: RecordStore, committed: Callable[[], None], settlement: Settlement | None = None) -> None:
         self._store = store
         self._committed = committed
-        self._settle = settle
+        self._settlement = settlement
         self._lanes: dict[Lane, None] = {}
         """In the order in which they are served; one that fails goes to the end."""
         self._reports: dict[str, tuple[str, int]] = {}
@@ -128,6 +124,10 @@ class Intake:
             self._report(lane)
         lane.spooled = max(lane.spooled, seq)
 
+    async def begin(self) -> None:
+        """Settle by what is stored already, if that can be done now; else it is tried again as long as this runs."""
+        await self._catch_up()
+
     async def run(self) -> None:
         """Work until cancelled."""
         pause = RETRY_FIRST
@@ -168,6 +168,7 @@ class Intake:
 
         After a failure, the lanes are tried one by one, so that what one sidecar sent holds up no other.
         """
+        await self._catch_up()
         while lanes := [lane for lane in self._lanes if lane.waiting]:
             problem = await self._commit(lanes)
             if problem and len(lanes) > 1:
@@ -196,8 +197,7 @@ class Intake:
         entries = [waiting.entry for _, part in parts for waiting in part if waiting.entry is not None]
         try:
             await self._in_thread(self._store.append, lines)
-            if entries:
-                await self._settled(entries)
+            await self._settle(entries, len(lines))
         except ConflictError as error:
             if len(lanes) > 1:
                 return str(error)
@@ -214,10 +214,17 @@ class Intake:
         self._committed()
         return ""
 
-    async def _settled(self, entries: Sequence[Entry]) -> None:
-        if self._settle is None:
+    async def _settle(self, entries: Sequence[Entry], records: int) -> None:
+        if self._settlement is not None:
+            await self._settlement.settle(entries, records)
+        elif entries:
             raise LedgerError("this hub keeps no budgets, and these records say what was spent of them")
-        await self._settle(entries)
+
+    async def _catch_up(self) -> None:
+        if self._settlement is not None:
+            await self._settlement.catch_up()
+            if self._settlement.behind:
+                asyncio.get_running_loop().call_later(RETRY_LAST, self._wake.set)
 
     async def _tell_reports(self) -> str:
         while self._reports:

@@ -21,6 +21,7 @@ from fleetward.registry.convert import mode_of
 from fleetward.registry.registry import Registry
 from fleetward.registry.slice import OperatingMode
 from fleetward.resources import Agent, AgentFleet
+from fleetward_operator.hub.own import OwnRecords
 
 RETRY_SECONDS = 1.0
 """Before a store that failed is tried again."""
@@ -37,14 +38,11 @@ _EVER = datetime.min.replace(tzinfo=UTC)
 _log = logging.getLogger(__name__)
 
 
-class ModeStore(Protocol):
-    """What is needed of `fleetward.audit.store.Store`. Both raise StoreError."""
+class ModeStore(OwnRecords, Protocol):
+    """What is needed of `fleetward.audit.store.Store`."""
 
     def read(self, query: RecordQuery | None = None, after_position: int = 0) -> list[StoredRecord]:
-        """Read records in order."""
-
-    def append_own(self, build: Callable[[str, str, int], Record]) -> Record:
-        """Commit a record of the hub's own."""
+        """Read records in order. Raises StoreError."""
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,9 @@ from fleetward.run.book import Book
 from fleetward.run.journal import JournalError, RunStore
 from fleetward.run.standing import Refusal, standing
 from fleetward.run.state import EndedRun
+from fleetward_operator.hub.asks import RunAnswer
 from fleetward_operator.hub.kept import KeptRuns
+from fleetward_operator.hub.own import OwnRecords
 from fleetward_operator.hub.planjudge import History, PlanJudge
 
 MAX_WAITING = 10_000
@@ -38,8 +40,6 @@ SWEEP_SECONDS = 5.0
 """How often runs whose time is over are ended."""
 
 _log = logging.getLogger(__name__)
-
-Answer = Callable[[calls.Reply], None]
 
 
 class Keys(Protocol):
@@ -55,18 +55,11 @@ class Keys(Protocol):
         """Do what is due to the keys; say whether they are others now. Raises OSError."""
 
 
-class OwnRecords(Protocol):
-    """What is needed of `fleetward.audit.store.Store`."""
-
-    def append_own(self, build: Callable[[str, str, int], Record]) -> Record:
-        """Commit a record of the hub's own. Raises StoreError."""
-
-
 class _Asked(NamedTuple):
     request: calls.Request
     webhook: str
     registry: Registry
-    answer: Answer
+    answer: RunAnswer
 
 
 class Runs:
@@ -113,7 +106,7 @@ class Runs:
         return self._keys.public()
 
     def ask(
-        self, request: calls.Request, *, webhook: str, agents: Collection[str], registry: Registry, answer: Answer
+        self, request: calls.Request, *, webhook: str, agents: Collection[str], registry: Registry, answer: RunAnswer
     ) -> None:
         """Have a question of a webhook that serves `agents` answered, in the order of asking."""
         if (refused := check_served(request, agents)) is not None:

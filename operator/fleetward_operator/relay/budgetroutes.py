@@ -1,7 +1,7 @@
 """The route by which other replicas ask about budgets, where this one keeps the ledger. Nobody else may."""
 
 import asyncio
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Sequence
 from typing import Protocol
 
 from aiohttp import web
@@ -9,26 +9,20 @@ from aiohttp import web
 from fleetward.budget import calls
 from fleetward.budget.ledger import Entry
 from fleetward.budget.store import LedgerError
+from fleetward_operator.hub.asks import AsksBudgets
 from fleetward_operator.records.access import Access
 from fleetward_operator.relay import budgetwire as wire
 from fleetward_operator.relay.serving import Serving, into
 
 
-class LedgerDesk(Protocol):
+class LedgerDesk(AsksBudgets, Protocol):
     """What is needed of `hub.budgets.Budgets`."""
-
-    def ask(
-        self,
-        request: calls.Request,
-        *,
-        webhook: str,
-        agents: Collection[str],
-        answer: Callable[[calls.Reply], None],
-    ) -> None:
-        """Have a question answered."""
 
     async def fold(self, entries: Sequence[Entry]) -> None:
         """Settle by records. Raises LedgerError."""
+
+    async def folded(self, writer: str) -> int:
+        """Give the number of the last record of a writer that was settled. Raises LedgerError."""
 
 
 def budget_routes(desk: LedgerDesk, access: Access, user: str) -> list[web.RouteDef]:
@@ -46,15 +40,17 @@ class _Api:
         return await self._serving.answer(request, wire.decode_questions, wire.MAX_BODY, self._answers)
 
     async def _answers(self, questions: wire.Questions) -> bytes:
-        problem = ""
-        if questions.entries:
-            try:
+        problem, folded = "", 0
+        try:
+            if questions.entries:
                 await self._desk.fold(questions.entries)
-            except LedgerError as error:
-                problem = str(error)
+            if questions.folded:
+                folded = await self._desk.folded(questions.folded)
+        except LedgerError as error:
+            problem = str(error)
         loop = asyncio.get_running_loop()
         futures: list[asyncio.Future[calls.Reply]] = []
         for asked in questions.asked:
             futures.append(future := loop.create_future())
             self._desk.ask(asked.request, webhook=asked.webhook, agents=asked.agents, answer=into(future))
-        return wire.encode(wire.Answers(replies=tuple(await asyncio.gather(*futures)), problem=problem))
+        return wire.encode(wire.Answers(replies=tuple(await asyncio.gather(*futures)), folded=folded, problem=problem))

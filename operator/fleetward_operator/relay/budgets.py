@@ -20,6 +20,7 @@ from fleetward.budget.store import LedgerError
 from fleetward.decision.replies import Failed
 from fleetward.registry.registry import Registry
 from fleetward.registry.slice import Mode
+from fleetward_operator.hub.asks import BudgetAnswer
 from fleetward_operator.hub.budgetterms import Paused, modes_of
 from fleetward_operator.hub.recalls import Recalls
 from fleetward_operator.relay import budgetwire as wire
@@ -29,8 +30,6 @@ LOOK_SECONDS = 1.0
 """How often it is looked which agents budgets pause, and how the pots are."""
 
 _log = logging.getLogger(__name__)
-
-Answer = Callable[[calls.Reply], None]
 
 
 class Keepers(Protocol):
@@ -42,7 +41,7 @@ class Keepers(Protocol):
 
 class _Asked(NamedTuple):
     asked: wire.Asked
-    answer: Answer
+    answer: BudgetAnswer
 
 
 class _Folding(NamedTuple):
@@ -60,6 +59,8 @@ class RemoteBudgets:
         self.paused: Callable[[Mapping[str, Mode]], None] = lambda _: None
         self.recalls = Recalls()
         """Nothing is ever called back over two replicas: what is idle comes back by itself."""
+        self.filled: Callable[[], bool] = lambda: True
+        """Whether all that was on record when the hub started is in the ledger; before that, nothing is granted."""
         self.report = BudgetsReport(at=0.0, pots=())
         self.problem = ""
         self._modes: Mapping[str, Mode] = {}
@@ -87,8 +88,11 @@ class RemoteBudgets:
         """Give what the pots of a budget held when it was last looked."""
         return [pot for pot in self.report.pots if pot.budget == budget]
 
-    def ask(self, request: calls.Request, *, webhook: str, agents: Collection[str], answer: Answer) -> None:
+    def ask(self, request: calls.Request, *, webhook: str, agents: Collection[str], answer: BudgetAnswer) -> None:
         """Have a question answered by whoever keeps the ledger."""
+        if isinstance(request, calls.Reserve) and not self.filled():
+            answer(Failed(reason="what is on record here is being entered into the ledger of budgets"))
+            return
         if len(self._waiting) >= wire.MAX_WAITING:
             answer(Failed(reason=f"{wire.MAX_WAITING} questions about budgets wait already"))
             return
@@ -101,6 +105,18 @@ class RemoteBudgets:
         self._folding.append(_Folding(entries, done))
         self._wake.set()
         await done
+
+    async def folded(self, writer: str) -> int:
+        """Give the number of the last record of a writer that was settled. Raises LedgerError."""
+        question = wire.Questions(folded=writer)
+        try:
+            data = await self._client.post(self._keepers.budget_keeper(), wire.PATH, wire.encode(question))
+            answers = wire.answers_to(question, data)
+        except (LookupError, RelayError, msgspec.MsgspecError) as error:
+            raise LedgerError(f"the ledger of budgets is kept by another replica: {_words(error)}") from None
+        if answers.problem:
+            raise LedgerError(answers.problem)
+        return answers.folded
 
     async def _send_all(self) -> None:
         while True:

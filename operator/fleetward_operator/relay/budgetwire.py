@@ -39,12 +39,15 @@ class Questions(Wire, frozen=True, kw_only=True):
 
     asked: Annotated[tuple[Asked, ...], Meta(max_length=MAX_QUESTIONS)] = ()
     entries: tuple[Entry, ...] = ()
+    folded: str = ""
+    """A writer of whom it is asked up to which number its records are settled."""
 
 
 class Answers(Wire, frozen=True, kw_only=True):
     """One answer for each question, in their order."""
 
     replies: tuple[calls.Reply, ...] = ()
+    folded: int = 0
     problem: str = ""
     """Why nothing was settled; empty where it was."""
 

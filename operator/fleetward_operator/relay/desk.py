@@ -2,12 +2,13 @@
 
 import secrets
 from collections import Counter
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from typing import Protocol
 
 from fleetward.decision.replies import Failed
 from fleetward.registry.registry import Registry
 from fleetward.run import calls
+from fleetward_operator.hub.asks import RunAnswer
 from fleetward_operator.hub.kept import KeptRuns
 from fleetward_operator.hub.runs import Runs, check_served
 from fleetward_operator.relay.lane import Lanes
@@ -48,13 +49,7 @@ class RunDesk:
         return self._runs.public_keys()
 
     def ask(
-        self,
-        request: calls.Request,
-        *,
-        webhook: str,
-        agents: Collection[str],
-        registry: Registry,
-        answer: Callable[[calls.Reply], None],
+        self, request: calls.Request, *, webhook: str, agents: Collection[str], registry: Registry, answer: RunAnswer
     ) -> None:
         """Have a question of a webhook that serves `agents` answered, in the order of asking for each run."""
         tag = "" if isinstance(request, calls.OpenRun) else tag_of(request.run)
@@ -68,13 +63,7 @@ class RunDesk:
             self.ask_here(request, webhook=webhook, agents=agents, registry=registry, answer=answer)
 
     def ask_here(
-        self,
-        request: calls.Request,
-        *,
-        webhook: str,
-        agents: Collection[str],
-        registry: Registry,
-        answer: Callable[[calls.Reply], None],
+        self, request: calls.Request, *, webhook: str, agents: Collection[str], registry: Registry, answer: RunAnswer
     ) -> None:
         """Have a question answered from this replica's own journal."""
         if problem := self._doubled():
@@ -95,9 +84,7 @@ class RunDesk:
             " its data must be removed, as no run may be counted twice"
         )
 
-    def _counted(
-        self, question: str, where: str, answer: Callable[[calls.Reply], None]
-    ) -> Callable[[calls.Reply], None]:
+    def _counted(self, question: str, where: str, answer: RunAnswer) -> RunAnswer:
         def count(reply: calls.Reply) -> None:
             self.answers[question, type(reply).__name__, where] += 1
             answer(reply)

@@ -8,7 +8,6 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol, Self
 
 import aiohttp
@@ -16,6 +15,7 @@ import msgspec
 
 from fleetward.decision.replies import Failed
 from fleetward.run import calls
+from fleetward_operator.hub.asks import RunAnswer
 from fleetward_operator.relay import wire
 from fleetward_operator.relay.client import Client, RelayError, Trust
 
@@ -45,7 +45,7 @@ class Waiting(NamedTuple):
     request: calls.Request
     body: bytes
     """The request, encoded."""
-    answer: Callable[[calls.Reply], None]
+    answer: RunAnswer
     since: float
 
 
@@ -84,7 +84,7 @@ class Lanes:
         *,
         webhook: str,
         agent: str | None,
-        answer: Callable[[calls.Reply], None],
+        answer: RunAnswer,
     ) -> None:
         """Have a question answered by whoever keeps the runs of `tag`, in the order of asking."""
         body = msgspec.json.encode(request)
