@@ -51,6 +51,22 @@ async def test_what_a_hub_stored_and_did_not_settle_is_settled_by_the_next_one(w
         await world.hub_down()
 
 
+async def test_nothing_is_settled_before_it_is_known_what_holds(world: World) -> None:
+    """Or what was used of a rolling window would never roll out of it."""
+    world.store.append([spending(1, 7)])
+    async with keeping(world.directory / "kept", governed()) as (budgets, _):
+        (registry,) = budgets.governing  # type: ignore[attr-defined]
+        budgets.governing[0] = None  # type: ignore[attr-defined]
+        hub = await world.hub_up(budgets=budgets)
+        with pytest.raises(LedgerError, match="has not read the resources"):
+            await budgets.fold([])
+        assert isinstance(await ask(budgets, "w", reserve(wish(1))), Failed)
+        budgets.governing[0] = registry  # type: ignore[attr-defined]
+        hub.publish(registry)
+        await reserved(budgets, 7)
+        await world.hub_down()
+
+
 async def test_until_all_that_is_on_record_is_in_the_ledger_nothing_is_granted(tmp_path: Path) -> None:
     async with keeping(tmp_path, governed()) as (budgets, _):
         budgets.filled = lambda: False

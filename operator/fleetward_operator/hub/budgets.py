@@ -128,6 +128,8 @@ class Budgets:
 
     async def fold(self, entries: Sequence[Entry]) -> None:
         """Settle by records that are in the audit store; return when that is kept. Raises LedgerError."""
+        if self._registry() is None:  # what holds for the pots is not known, such as whether their windows roll
+            raise LedgerError("the hub has not read the resources yet")
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._folding.append(_Folding(entries, done))
         self._wake.set()

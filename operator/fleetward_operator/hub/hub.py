@@ -223,6 +223,8 @@ class Hub:
         self.resources = registry
         registry = registry.apply([BudgetPauses(self._paused)])
         old, self._view = self._view, View(registry, self._view.number + 1 if self._view else 1)
+        if old is None:
+            self.intake.wake()  # only now can it be settled what was on record before
         self._journal.publish(registry)
         concerned: list[SidecarLink] = []
         others: list[SidecarLink] = []

@@ -128,6 +128,10 @@ class Intake:
         """Settle by what is stored already, if that can be done now; else it is tried again as long as this runs."""
         await self._catch_up()
 
+    def wake(self) -> None:
+        """Say that what could not be settled may be tried again."""
+        self._wake.set()
+
     async def run(self) -> None:
         """Work until cancelled."""
         pause = RETRY_FIRST
