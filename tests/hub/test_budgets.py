@@ -125,6 +125,19 @@ async def test_before_the_resources_are_known_nothing_is_granted(kept: Kept) -> 
     assert reply == Failed(reason="the hub has not read the resources yet")
 
 
+async def test_a_fault_costs_one_batch_and_not_all_that_follow(kept: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
+    budgets, _ = kept
+
+    def broken() -> None:
+        raise AttributeError("no such thing")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(budgets, "_registry", broken)
+        reply = await ask(budgets, "w", reserve(wish(1)))
+        assert reply == Failed(reason="an internal error; the hub's log has it")
+    granted(await ask(budgets, "w", reserve(wish(1))))
+
+
 async def test_a_limit_that_is_lowered_calls_leases_back(kept: Kept) -> None:
     budgets, _ = kept
     granted(await ask(budgets, "rich", reserve(wish(60))))

@@ -305,7 +305,8 @@ class Operator:
             self.budgets.told = told
 
     def _governing(self) -> Registry | None:
-        return self.hub.view.registry if self.hub.view is not None else None
+        hub: Hub | None = vars(self).get("hub")  # the ledger is opened before there is a hub
+        return hub.view.registry if hub is not None and hub.view is not None else None
 
     async def _work(self) -> None:
         """Do everything, in the order in which one thing needs another, until cancelled."""

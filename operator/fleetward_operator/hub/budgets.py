@@ -161,16 +161,16 @@ class Budgets:
 
     async def _work(self, foldings: Sequence[_Folding], batch: Sequence[_Asked], *, sweep: bool) -> None:
         loop = asyncio.get_running_loop()
-        self._terms = terms = self._terms.under(self._registry())
-        work = partial(self._keep, foldings, batch, terms, sweep=sweep)
         try:
+            self._terms = terms = self._terms.under(self._registry())
+            work = partial(self._keep, foldings, batch, terms, sweep=sweep)
             kept = await loop.run_in_executor(self._thread, work)
         except LedgerError as error:
-            self._note(str(error))
-            for folding in foldings:
-                _fail(folding.done, error)
-            for asked in batch:
-                asked.answer(Failed(reason=str(error)))
+            self._fail_all(foldings, batch, error)
+            return
+        except Exception:  # noqa: BLE001 - were this task to end, nobody would ever be answered again
+            _log.exception("Budgets could not be kept")
+            self._fail_all(foldings, batch, LedgerError("an internal error; the hub's log has it"))
             return
         self._note("")
         for folding in foldings:
@@ -179,6 +179,13 @@ class Budgets:
         for asked, reply in zip(batch, kept.replies, strict=True):
             self._give(asked, reply, kept.lessees)
         self._follow(kept)
+
+    def _fail_all(self, foldings: Sequence[_Folding], batch: Sequence[_Asked], error: LedgerError) -> None:
+        self._note(str(error))
+        for folding in foldings:
+            _fail(folding.done, error)
+        for asked in batch:
+            asked.answer(Failed(reason=str(error)))
 
     def _keep(self, foldings: Sequence[_Folding], batch: Sequence[_Asked], terms: TermsOf, *, sweep: bool) -> "_Kept":
         """Work in the thread. No reply is given before what it says is kept. Raises LedgerError."""
