@@ -21,13 +21,15 @@ from support.controlplane.plane import ControlPlane
 from support.controlplane.proxy import HttpProxy, TcpProxy
 from support.streams import until
 
+from fleetward.resources import KINDS
+
 pytestmark = [pytest.mark.cluster, pytest.mark.xdist_group("cluster")]
 
 
 def test_kinds_are_served(plane: ControlPlane) -> None:
     served = plane.kubectl("api-resources", "--api-group=fleetward.dev", "-o", "name").split()
     assert "agents.fleetward.dev" in served
-    assert len(served) == 6
+    assert len(served) == len(KINDS)
 
 
 async def test_restart_keeps_data(plane: ControlPlane, namespace: str) -> None:
